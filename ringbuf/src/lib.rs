@@ -1,0 +1,2 @@
+//! VMBus ring buffers.
+#![no_std]
