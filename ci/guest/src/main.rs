@@ -1,2 +1,38 @@
-//! Placeholder.
-fn main() {}
+//! What runs inside the guest of the lab: the agent that the lab talks to, and programs that load a device.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod wire;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Programs of the guest lab; they run inside its guest.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the lab's requests on a serial device until told to power off.
+    Agent {
+        /// The serial device, such as /dev/ttyS1.
+        device: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let result = match Cli::parse().command {
+        Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        log::error!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
