@@ -25,7 +25,9 @@
 pub mod bind;
 pub mod class;
 pub mod error;
+pub mod memory;
 pub mod sysfs;
 pub mod uevent;
+pub mod uio;
 
 pub use error::{Error, ErrorKind};
