@@ -25,6 +25,8 @@
 pub mod bind;
 pub mod class;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod sysfs;
 pub mod uevent;
 
