@@ -25,9 +25,9 @@
 pub mod bind;
 pub mod class;
 pub mod error;
-pub mod memory;
 #[cfg(test)]
 mod fake;
+pub mod memory;
 pub mod sysfs;
 pub mod uevent;
 pub mod uio;

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use vmbus::uio::Event;
-use vmbus_ringbuf::{OutgoingPacket, Signal, WriteError};
+use vmbus_ringbuf::{OutgoingPacket, WriteError};
 
 use super::{Channel, OutgoingBatch};
 use crate::Error;

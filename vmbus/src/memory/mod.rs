@@ -11,5 +11,5 @@ mod ring;
 mod tests;
 
 pub use mapping::{Mapping, Piece};
-pub use ring::Ring;
-pub(crate) use ring::{contiguous, map_mirrored};
+pub(crate) use ring::contiguous;
+pub use ring::{Ring, map_mirrored};

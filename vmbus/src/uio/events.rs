@@ -28,7 +28,6 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if self.is_rescinded() {
-                self.revoke_and_log();
                 return Err(self.gone());
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -60,7 +59,6 @@ impl Shared {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.is_rescinded() {
-            self.revoke_and_log();
             return Err(self.gone());
         }
         let mut node = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::empty())];
