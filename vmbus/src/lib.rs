@@ -24,6 +24,7 @@
 
 pub mod bind;
 pub mod class;
+pub mod doctor;
 pub mod error;
 pub mod sysfs;
 pub mod uevent;
