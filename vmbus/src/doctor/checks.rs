@@ -85,12 +85,16 @@ pub(super) fn kernel(facts: &Facts) -> Vec<Finding> {
             .fix("compare the evidence of each finding with the change log of this kernel"),
         (Some(version), Precision::Vendor) => {
             Finding::new("kernel", Severity::Note, format!("{title} is a vendor's kernel, branched off {version}"))
-                .meaning("Vendors add fixes without changing that number: what is said about known bugs is a possibility.")
+                .meaning(
+                    "Vendors add fixes without changing that number: what is said about known bugs is a possibility.",
+                )
         }
-        (Some(version), Precision::Series) => {
-            Finding::new("kernel", Severity::Note, format!("{title} belongs to the series {version}, patch level unknown"))
-                .meaning("Fixes of that series may or may not be in: what is said about known bugs may be a possibility only.")
-        }
+        (Some(version), Precision::Series) => Finding::new(
+            "kernel",
+            Severity::Note,
+            format!("{title} belongs to the series {version}, patch level unknown"),
+        )
+        .meaning("Fixes of that series may or may not be in: what is said about known bugs may be a possibility only."),
         (Some(_), Precision::Exact) if bad == 0 => Finding::ok("kernel", format!("{title}: no known bug applies")),
         (Some(_), Precision::Exact) => Finding::ok("kernel", title),
     });
@@ -168,20 +172,27 @@ pub(super) fn monitor(facts: &Facts) -> Vec<Finding> {
 
 /// Whether devices that are in user space's hands have their ring files.
 pub(super) fn rings(facts: &Facts) -> Vec<Finding> {
-    let bound: Vec<&Device> = facts.devices.iter().filter(|device| device.driver.as_deref() == Some(UIO_DRIVER)).collect();
+    let bound: Vec<&Device> =
+        facts.devices.iter().filter(|device| device.driver.as_deref() == Some(UIO_DRIVER)).collect();
     let mut findings = Vec::new();
     for device in &bound {
         let name = name(device);
         if device.uio.is_none() {
             findings.push(
-                Finding::new("uio-node", Severity::Failure, format!("{name} is bound to {UIO_DRIVER} but has no /dev/uioN"))
-                    .meaning("The driver accepted the device and failed to set it up, so no program can open it.")
-                    .fix("look at `dmesg | grep uio_hv_generic`, then `vmbusctl unbind` and `vmbusctl bind` it again"),
+                Finding::new(
+                    "uio-node",
+                    Severity::Failure,
+                    format!("{name} is bound to {UIO_DRIVER} but has no /dev/uioN"),
+                )
+                .meaning("The driver accepted the device and failed to set it up, so no program can open it.")
+                .fix("look at `dmesg | grep uio_hv_generic`, then `vmbusctl unbind` and `vmbusctl bind` it again"),
             );
         } else if device.channels.iter().all(|channel| channel.ring.is_none()) {
             findings.push(
                 Finding::new("ring-file", Severity::Note, format!("{name} has no channels/<relid>/ring file"))
-                    .meaning("The rings are mapped through /dev/uioN instead; subchannels cannot be opened on this kernel.")
+                    .meaning(
+                        "The rings are mapped through /dev/uioN instead; subchannels cannot be opened on this kernel.",
+                    )
                     .fix("run Linux 6.12 or later if the device needs subchannels"),
             );
         }

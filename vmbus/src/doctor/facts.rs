@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::kernel::Kernel;
 use super::log::{self, KernelLog};
 use crate::bind::UIO_DRIVER;
 use crate::sysfs::{Bus, Device, Scan};
 
 /// Where a kernel module is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Module {
     /// Loaded, or built into the kernel and running.
     Present,
@@ -18,6 +21,19 @@ pub enum Module {
     Missing,
     /// The module list of this kernel could not be read.
     Unknown,
+}
+
+impl Module {
+    /// A word or two for people.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Present => "loaded",
+            Self::Available => "not loaded",
+            Self::Missing => "not in this kernel",
+            Self::Unknown => "not loaded (and the kernel's module list cannot be read)",
+        }
+    }
 }
 
 /// The state of one machine. Gathered by [`Facts::gather`], judged by [`examine_facts`](super::examine_facts).
@@ -85,7 +101,8 @@ impl Facts {
             broken: scan.broken.iter().map(|broken| format!("{}: {}", broken.name, broken.error)).collect(),
             devices_error,
             user: words_after(&status, "Uid:").and_then(|mut words| words.nth(1)?.parse().ok()),
-            capabilities: words_after(&status, "CapEff:").and_then(|mut words| u64::from_str_radix(words.next()?, 16).ok()),
+            capabilities: words_after(&status, "CapEff:")
+                .and_then(|mut words| u64::from_str_radix(words.next()?, 16).ok()),
             locked_memory_bytes: locked_memory(&text(root, "proc/self/limits")),
             io_uring_disabled: text(root, "proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             available_bytes: available_bytes(&text(root, "proc/meminfo")),
@@ -94,6 +111,13 @@ impl Facts {
             log: log::read(&root.join("dev/kmsg")),
             kernel,
         }
+    }
+
+    /// The protocol version that bus and host agreed on, such as `5.3`, where the kernel's log still has it.
+    #[must_use]
+    pub fn bus_version(&self) -> Option<&str> {
+        let (_, version) = self.log.newest("Vmbus version:")?.split_once("Vmbus version:")?;
+        version.split_whitespace().next()
     }
 
     /// Whether this process has a capability, by its number in `linux/capability.h`. Unknown counts as no.
@@ -190,7 +214,8 @@ fn free_blocks(buddyinfo: &str, page_bytes: usize) -> Option<u64> {
 /// Guests under SEV-SNP or TDX have a device for attestation, or say so in the CPU flags.
 fn confidential(root: &Path) -> bool {
     ["dev/sev-guest", "dev/tdx_guest", "dev/tdx-guest"].iter().any(|device| root.join(device).exists())
-        || words_after(&text(root, "proc/cpuinfo"), "flags").is_some_and(|mut flags| flags.any(|flag| flag == "tdx_guest"))
+        || words_after(&text(root, "proc/cpuinfo"), "flags")
+            .is_some_and(|mut flags| flags.any(|flag| flag == "tdx_guest"))
 }
 
 #[cfg(test)]
@@ -199,7 +224,8 @@ mod tests {
 
     #[test]
     fn module_lists_match_whole_names() {
-        let dep = "kernel/drivers/uio/uio.ko.xz:\nkernel/drivers/uio/uio_hv_generic.ko.xz: kernel/drivers/uio/uio.ko.xz\n";
+        let dep =
+            "kernel/drivers/uio/uio.ko.xz:\nkernel/drivers/uio/uio_hv_generic.ko.xz: kernel/drivers/uio/uio.ko.xz\n";
         assert!(lists_module(dep, "uio_hv_generic"));
         assert!(!lists_module(dep, "hv_vmbus"));
         assert!(lists_module("kernel/drivers/hv/hv-vmbus.ko\n", "hv_vmbus"));
@@ -217,8 +243,14 @@ mod tests {
 
     #[test]
     fn limits_and_memory() {
-        assert_eq!(locked_memory("Max locked memory         8388608              8388608              bytes\n"), Some(8 << 20));
-        assert_eq!(locked_memory("Max locked memory         unlimited            unlimited            bytes\n"), Some(u64::MAX));
+        assert_eq!(
+            locked_memory("Max locked memory         8388608              8388608              bytes\n"),
+            Some(8 << 20)
+        );
+        assert_eq!(
+            locked_memory("Max locked memory         unlimited            unlimited            bytes\n"),
+            Some(u64::MAX)
+        );
         assert_eq!(available_bytes("MemTotal: 1 kB\nMemAvailable:     2048 kB\n"), Some(2 << 20));
     }
 }

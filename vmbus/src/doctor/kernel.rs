@@ -99,14 +99,26 @@ impl Kernel {
         let named = Version::parse(&release);
         // Ubuntu: "Ubuntu 6.8.0-1018.21-azure 6.8.12": the third word is the stable release it contains.
         let mut words = signature.split_whitespace();
-        if let (Some(_), Some(package), Some(version)) = (words.next(), words.next(), words.next().and_then(Version::parse)) {
-            return Self { release, package: Some(package.to_owned()), version: Some(version), precision: Precision::Vendor };
+        if let (Some(_), Some(package), Some(version)) =
+            (words.next(), words.next(), words.next().and_then(Version::parse))
+        {
+            return Self {
+                release,
+                package: Some(package.to_owned()),
+                version: Some(version),
+                precision: Precision::Vendor,
+            };
         }
         // Debian: "Linux version 6.1.0-56-cloud-amd64 (...) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-16)".
         if let Some(package) = word_after(banner, "Debian")
             && let Some(version) = Version::parse(package)
         {
-            return Self { release, package: Some(package.to_owned()), version: Some(version), precision: Precision::Exact };
+            return Self {
+                release,
+                package: Some(package.to_owned()),
+                version: Some(version),
+                precision: Precision::Exact,
+            };
         }
         let precision = precision_of(&release, named);
         Self { release, package: None, version: named, precision }

@@ -88,7 +88,8 @@ fn no_bus_is_explained_by_what_is_missing() {
 
 #[test]
 fn the_refusal_in_the_log_is_found_and_explained() {
-    let mut facts = with_kernel("6.1.0-56-cloud-amd64", "Linux version 6.1.0-56-cloud-amd64 (x) Debian 6.1.192-2 (2026)");
+    let mut facts =
+        with_kernel("6.1.0-56-cloud-amd64", "Linux version 6.1.0-56-cloud-amd64 (x) Debian 6.1.192-2 (2026)");
     facts.log = KernelLog::Lines(vec!["uio_hv_generic 1: vmbus channel requires hypercall".to_owned()]);
     let report = examine_facts(&facts);
     let finding = find(&report, "monitor").unwrap();
