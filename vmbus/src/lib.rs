@@ -26,6 +26,8 @@ pub mod bind;
 pub mod class;
 pub mod doctor;
 pub mod error;
+#[cfg(test)]
+mod fake;
 pub mod sysfs;
 pub mod uevent;
 
