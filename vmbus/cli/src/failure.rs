@@ -3,11 +3,26 @@
 use std::io::{self, ErrorKind, Write};
 
 use anstyle::{AnsiColor, Style};
-use serde_json::json;
+use serde::Serialize;
 use vmbus::Error;
 
 use crate::exit::Exit;
 use crate::output;
+
+/// The shape of an error with `--json`.
+#[derive(Serialize)]
+struct Json<'a> {
+    error: JsonError<'a>,
+}
+
+#[derive(Serialize)]
+struct JsonError<'a> {
+    kind: &'static str,
+    message: &'a str,
+    device: Option<&'a str>,
+    hint: Option<&'static str>,
+    exit_code: u8,
+}
 
 /// What is said about an error that ends the program.
 pub(crate) struct Failure {
@@ -57,15 +72,15 @@ impl Failure {
     }
 
     fn tell_programs(&self) -> anyhow::Result<()> {
-        output::json_line(&json!({
-            "error": {
-                "kind": self.exit.kind(),
-                "message": self.message,
-                "device": self.device,
-                "hint": self.hint,
-                "exit_code": self.exit.code(),
-            }
-        }))
+        output::json_line(&Json {
+            error: JsonError {
+                kind: self.exit.kind(),
+                message: &self.message,
+                device: self.device.as_deref(),
+                hint: self.hint,
+                exit_code: self.exit.code(),
+            },
+        })
     }
 
     fn tell_people(&self) -> anyhow::Result<()> {

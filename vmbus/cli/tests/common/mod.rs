@@ -40,7 +40,10 @@ impl Tree {
         tree.write("proc/self/status", "Name:\tvmbusctl\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n");
         tree.write("proc/self/limits", "Max locked memory         8388608              8388608              bytes\n");
         tree.write("proc/meminfo", "MemTotal: 498000 kB\nMemAvailable: 400000 kB\n");
-        tree.write("proc/buddyinfo", "Node 0, zone   Normal      1      1      1      1      1      1      1      1      1      1      9\n");
+        tree.write(
+            "proc/buddyinfo",
+            "Node 0, zone   Normal      1      1      1      1      1      1      1      1      1      1      9\n",
+        );
         tree.write("proc/mounts", "/dev/vda1 / ext4 rw 0 0\n");
         tree.write("dev/kmsg", log);
         tree
@@ -70,7 +73,10 @@ impl Tree {
         file("device", "0x0".to_owned());
         file("numa_node", "0".to_owned());
         file("driver_override", "(null)".to_owned());
-        file("channel_vp_mapping", device.channels.iter().map(|(relid, cpu)| format!("{relid}:{cpu}")).collect::<Vec<_>>().join("\n"));
+        file(
+            "channel_vp_mapping",
+            device.channels.iter().map(|(relid, cpu)| format!("{relid}:{cpu}")).collect::<Vec<_>>().join("\n"),
+        );
         if let Some(monitor) = device.monitor {
             file("monitor_id", monitor.to_string());
         }
@@ -97,7 +103,9 @@ impl Tree {
                 file("latency", "1000".to_owned());
             }
             if device.open {
-                for (name, value) in [("out_mask", "0"), ("in_mask", "1"), ("read_avail", "0"), ("write_avail", "2093024")] {
+                for (name, value) in
+                    [("out_mask", "0"), ("in_mask", "1"), ("read_avail", "0"), ("write_avail", "2093024")]
+                {
                     file(name, value.to_owned());
                 }
             }
@@ -160,7 +168,8 @@ pub fn hyperv(root: &Path) -> Tree {
         channels: vec![(relid, 0)],
         ..Device::default()
     };
-    let balloon = Device { uio: Some("uio0"), open: true, ..device(1, BALLOON, DYNAMIC_MEMORY, Some("uio_hv_generic"), None) };
+    let balloon =
+        Device { uio: Some("uio0"), open: true, ..device(1, BALLOON, DYNAMIC_MEMORY, Some("uio_hv_generic"), None) };
     let first = Device {
         channels: vec![(12, 0), (30, 1), (21, 2)],
         open: true,
@@ -173,20 +182,24 @@ pub fn hyperv(root: &Path) -> Tree {
         .device(&first)
         .device(&device(13, "b6b4cb27-5c2d-4c63-8b3f-3f2f7f4b9d22", NIC, Some("hv_netvsc"), Some(8)))
         .device(&device(15, "f8b3781a-1e82-4818-a1c3-63d806ec15bb", SCSI, Some("hv_storvsc"), Some(2)))
-        .device(&device(103, "00000000-0000-8899-0000-000000000000", "11111111-2222-3333-4444-555555555555", None, None))
+        .device(&device(
+            103,
+            "00000000-0000-8899-0000-000000000000",
+            "11111111-2222-3333-4444-555555555555",
+            None,
+            None,
+        ))
         .process(4242, "vmbusctl", "/dev/uio0")
 }
 
 /// A Debian 12 guest, whose kernel refused the balloon because it has no monitor id.
 pub fn old(root: &Path) -> Tree {
-    let log = format!("6,1,1,-;hv_vmbus: Vmbus version:4.0\n3,2,2,-;uio_hv_generic {BALLOON}: vmbus channel requires hypercall\n");
-    Tree::new(root, "6.1.0-56-cloud-amd64", "Debian 6.1.192-2 (2026-11-16)", &log).bus(&["uio_hv_generic"]).device(&Device {
-        relid: 1,
-        instance: BALLOON,
-        class: DYNAMIC_MEMORY,
-        channels: vec![(1, 0)],
-        ..Device::default()
-    })
+    let log = format!(
+        "6,1,1,-;hv_vmbus: Vmbus version:4.0\n3,2,2,-;uio_hv_generic {BALLOON}: vmbus channel requires hypercall\n"
+    );
+    Tree::new(root, "6.1.0-56-cloud-amd64", "Debian 6.1.192-2 (2026-11-16)", &log).bus(&["uio_hv_generic"]).device(
+        &Device { relid: 1, instance: BALLOON, class: DYNAMIC_MEMORY, channels: vec![(1, 0)], ..Device::default() },
+    )
 }
 
 /// A machine without VMBus.
