@@ -37,10 +37,9 @@ pub(crate) struct Global {
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY, value_hint = ValueHint::DirPath)]
-    #[arg(hide_short_help = true)]
     pub(crate) state_directory: PathBuf,
     /// Look at the machine below this folder, which has `sys`, `proc` and `dev` (for tests)
-    #[arg(long, global = true, value_name = "PATH", default_value = "/", value_hint = ValueHint::DirPath, hide_short_help = true)]
+    #[arg(long, global = true, value_name = "PATH", default_value = "/", value_hint = ValueHint::DirPath)]
     pub(crate) root: PathBuf,
 }
 
@@ -116,7 +115,7 @@ pub(crate) struct Status {
 pub(crate) struct Bind {
     #[arg(help = SELECTOR_HELP)]
     pub(crate) device: String,
-    /// Also take the network adapter with the default route, or the disk with the root file system
+    /// Also take the network adapter with the default route, or a disk that is in use
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -128,8 +127,9 @@ pub(crate) struct Unbind {
 }
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct Restore {
-    #[arg(help = SELECTOR_HELP, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(help = SELECTOR_HELP)]
     pub(crate) device: Option<String>,
     /// Every device in the journal
     #[arg(long)]

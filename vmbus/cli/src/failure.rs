@@ -35,13 +35,17 @@ pub(crate) struct Failure {
 impl Failure {
     /// What to say about `error`, or `None` if its only cause is that nobody reads our output any more.
     pub(crate) fn of(error: &anyhow::Error) -> Option<Self> {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        // A bare io::Error is ours, from printing: the library wraps those of devices and files.
+        let output = error.downcast_ref::<io::Error>();
+        if output.is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) {
             return None;
         }
+        let printing =
+            if output.is_some() && error.chain().count() == 1 { "cannot write to standard output: " } else { "" };
         let known = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
         Some(Self {
             exit: known.map_or(Exit::Failed, |known| known.kind().into()),
-            message: message(error),
+            message: format!("{printing}{}", message(error)),
             device: known.and_then(Error::device).map(str::to_owned),
             hint: known.and_then(hint),
         })

@@ -57,6 +57,10 @@ pub(super) fn bus(facts: &Facts) -> Vec<Finding> {
 
 /// Whether devices can be handed to user space.
 pub(super) fn uio_module(facts: &Facts) -> Vec<Finding> {
+    // Where there is no bus, that comes first.
+    if !facts.bus {
+        return Vec::new();
+    }
     let id = "module-uio-hv-generic";
     let finding = |severity| Finding::new(id, severity, format!("{UIO_DRIVER} is not loaded"));
     vec![match facts.uio_module {

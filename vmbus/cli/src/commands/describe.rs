@@ -33,7 +33,7 @@ pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     UNITS
         .iter()
-        .find(|(size, _)| count >= *size && count % size == 0)
+        .find(|(size, _)| count >= *size && count.is_multiple_of(*size))
         .map_or_else(|| format!("{count} B"), |(size, unit)| format!("{} {unit}", count / size))
 }
 

@@ -66,17 +66,21 @@ fn print_finding(finding: &Finding, width: usize) -> anyhow::Result<()> {
         let word = if number == 0 { word } else { "" };
         writeln!(stdout, "{style}{word:<8}{style:#} {line}")?;
     }
-    let mut paragraph = |label: &str, text: &str| -> anyhow::Result<()> {
-        for (number, line) in output::wrap(text, width.saturating_sub(14)).iter().enumerate() {
-            let label = if number == 0 { label } else { "" };
-            writeln!(stdout, "         {DIM}{label:<4}{DIM:#} {line}")?;
+    let mut paragraph = |text: &str| -> anyhow::Result<()> {
+        for (number, line) in output::wrap(text, width.saturating_sub(13)).iter().enumerate() {
+            let hang = if number == 0 { "" } else { "    " };
+            writeln!(stdout, "         {hang}{line}")?;
         }
         Ok(())
     };
-    paragraph("", &finding.meaning)?;
-    paragraph("fix", &finding.fix)?;
-    for evidence in &finding.evidence {
-        paragraph("see", evidence)?;
+    for line in output::wrap(&finding.meaning, width.saturating_sub(13)) {
+        paragraph(&line)?;
+    }
+    if !finding.fix.is_empty() {
+        paragraph(&format!("fix: {}", finding.fix))?;
+    }
+    if !finding.evidence.is_empty() {
+        paragraph(&format!("see: {}", finding.evidence.join("; ")))?;
     }
     Ok(())
 }

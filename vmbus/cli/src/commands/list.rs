@@ -1,5 +1,7 @@
 //! `vmbusctl list`: the devices on the bus, as a table, as JSON, or as lsvmbus prints them.
 
+use std::io::Write;
+
 use serde::Serialize;
 use vmbus::sysfs::{Broken, Channel, Device};
 
@@ -32,10 +34,18 @@ pub(crate) fn run(context: &Context, args: &List) -> anyhow::Result<Exit> {
         (Format::Table, 1) => wide(&scan.devices)?,
         (Format::Table, _) => scan.devices.iter().try_for_each(everything)?,
     }
-    if scan.devices.is_empty() && args.format == Format::Table && !context.quiet {
+    if args.format == Format::Table {
+        scan.broken.iter().try_for_each(warn)?;
+    }
+    if scan.devices.is_empty() && scan.broken.is_empty() && args.format == Format::Table && !context.quiet {
         output::line("VMBus is there, but the host offers no devices on it.")?;
     }
     Ok(Exit::Ok)
+}
+
+/// A device that cannot be shown is not passed over in silence.
+fn warn(broken: &Broken) -> anyhow::Result<()> {
+    Ok(writeln!(anstream::stderr(), "vmbusctl: warning: device {} is left out: {}", broken.name, broken.error)?)
 }
 
 fn brief(devices: &[Device]) -> anyhow::Result<()> {

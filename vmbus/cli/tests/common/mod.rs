@@ -4,34 +4,34 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-pub const BALLOON: &str = "1eccfd72-4b41-45ef-b73a-4a6e44c12924";
-pub const DYNAMIC_MEMORY: &str = "525074dc-8985-46e2-8057-a307dc18a502";
-pub const NIC: &str = "f8615163-df3e-46c5-913f-f2d2f965ed0e";
+pub(crate) const BALLOON: &str = "1eccfd72-4b41-45ef-b73a-4a6e44c12924";
+pub(crate) const DYNAMIC_MEMORY: &str = "525074dc-8985-46e2-8057-a307dc18a502";
+pub(crate) const NIC: &str = "f8615163-df3e-46c5-913f-f2d2f965ed0e";
 const SCSI: &str = "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f";
 const HEARTBEAT: &str = "57164f39-9115-4e78-ab55-382f3bd5422d";
 /// Where devices really are; the bus folder holds links to here.
 const REAL: &str = "sys/devices/ACPI0004_00/MSFT1000_00";
 
 /// One machine below its root folder.
-pub struct Tree(PathBuf);
+pub(crate) struct Tree(PathBuf);
 
 /// One device, as much of it as differs between the fixtures.
 #[derive(Clone, Default)]
-pub struct Device<'a> {
-    pub relid: u32,
-    pub instance: &'a str,
-    pub class: &'a str,
-    pub driver: Option<&'a str>,
-    pub uio: Option<&'a str>,
-    pub monitor: Option<u32>,
+pub(crate) struct Device<'a> {
+    pub(crate) relid: u32,
+    pub(crate) instance: &'a str,
+    pub(crate) class: &'a str,
+    pub(crate) driver: Option<&'a str>,
+    pub(crate) uio: Option<&'a str>,
+    pub(crate) monitor: Option<u32>,
     /// Relid and CPU of each channel, in the order of `channel_vp_mapping`.
-    pub channels: Vec<(u32, u32)>,
-    pub open: bool,
+    pub(crate) channels: Vec<(u32, u32)>,
+    pub(crate) open: bool,
 }
 
 impl Tree {
     /// A machine with a kernel, memory and rights, and nothing of VMBus.
-    pub fn new(root: &Path, release: &str, banner: &str, log: &str) -> Self {
+    pub(crate) fn new(root: &Path, release: &str, banner: &str, log: &str) -> Self {
         let tree = Self(root.to_owned());
         tree.write("proc/sys/kernel/osrelease", &format!("{release}\n"));
         tree.write("proc/version", &format!("Linux version {release} (x@y) (gcc) #1 SMP PREEMPT_DYNAMIC {banner}\n"));
@@ -50,7 +50,7 @@ impl Tree {
     }
 
     /// The bus, without devices, and its drivers.
-    pub fn bus(self, drivers: &[&str]) -> Self {
+    pub(crate) fn bus(self, drivers: &[&str]) -> Self {
         fs::create_dir_all(self.path("sys/bus/vmbus/devices")).unwrap();
         self.write("sys/bus/vmbus/drivers_probe", "");
         for driver in drivers {
@@ -61,7 +61,7 @@ impl Tree {
         self
     }
 
-    pub fn device(self, device: &Device<'_>) -> Self {
+    pub(crate) fn device(self, device: &Device<'_>) -> Self {
         let at = format!("{REAL}/{}", device.instance);
         let file = |name: &str, text: String| self.write(&format!("{at}/{name}"), &format!("{text}\n"));
         self.link(&format!("sys/bus/vmbus/devices/{}", device.instance), &at);
@@ -131,18 +131,18 @@ impl Tree {
     }
 
     /// A process that has a node open.
-    pub fn process(self, pid: u32, command: &str, open: &str) -> Self {
+    pub(crate) fn process(self, pid: u32, command: &str, open: &str) -> Self {
         self.write(&format!("proc/{pid}/comm"), &format!("{command}\n"));
         fs::create_dir_all(self.path(&format!("proc/{pid}/fd"))).unwrap();
         symlink(open, self.path(&format!("proc/{pid}/fd/3"))).unwrap();
         self
     }
 
-    pub fn path(&self, below: &str) -> PathBuf {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.0.join(below)
     }
 
-    pub fn write(&self, below: &str, text: &str) {
+    pub(crate) fn write(&self, below: &str, text: &str) {
         let path = self.path(below);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -157,7 +157,7 @@ impl Tree {
 }
 
 /// A guest of Hyper-V with a known-bad kernel, the balloon in user space, and devices of several kinds.
-pub fn hyperv(root: &Path) -> Tree {
+pub(crate) fn hyperv(root: &Path) -> Tree {
     let log = "6,500,1000,-;hv_vmbus: Vmbus version:5.3\n6,501,1001,-;hv_balloon: Using Dynamic Memory protocol version 2.0\n";
     let device = |relid, instance, class, driver, monitor| Device {
         relid,
@@ -193,7 +193,7 @@ pub fn hyperv(root: &Path) -> Tree {
 }
 
 /// A Debian 12 guest, whose kernel refused the balloon because it has no monitor id.
-pub fn old(root: &Path) -> Tree {
+pub(crate) fn old(root: &Path) -> Tree {
     let log = format!(
         "6,1,1,-;hv_vmbus: Vmbus version:4.0\n3,2,2,-;uio_hv_generic {BALLOON}: vmbus channel requires hypercall\n"
     );
@@ -203,11 +203,11 @@ pub fn old(root: &Path) -> Tree {
 }
 
 /// A machine without VMBus.
-pub fn none(root: &Path) -> Tree {
+pub(crate) fn none(root: &Path) -> Tree {
     Tree::new(root, "6.18.44", "", "6,1,1,-;Linux version 6.18.44\n")
 }
 
 /// A guest whose host offers nothing.
-pub fn empty(root: &Path) -> Tree {
+pub(crate) fn empty(root: &Path) -> Tree {
     Tree::new(root, "6.18.44", "", "6,1,1,-;hv_vmbus: Vmbus version:5.3\n").bus(&["uio_hv_generic"])
 }
