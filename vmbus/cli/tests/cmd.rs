@@ -26,7 +26,7 @@ fn commands() {
     std::env::set_current_dir(folder.path()).unwrap();
     let cases = trycmd::TestCases::new();
     cases.case("*.trycmd");
-    for variable in ["RUST_LOG", "VMBUS_LOG", "CLICOLOR_FORCE"] {
+    for variable in ["RUST_LOG", "VMBUS_LOG", "CLICOLOR_FORCE", "COLUMNS"] {
         cases.env(variable, "");
     }
     cases.run();
