@@ -7,6 +7,7 @@ use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
 
 use crate::exit;
+use crate::selector::SelectorParser;
 
 const SELECTOR_HELP: &str = "The device: class name (balloon, nic, ...), class GUID, instance GUID, relid, or uioN";
 
@@ -107,13 +108,13 @@ pub(crate) enum Format {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    #[arg(help = SELECTOR_HELP)]
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
     pub(crate) device: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Bind {
-    #[arg(help = SELECTOR_HELP)]
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
     pub(crate) device: String,
     /// Also take the network adapter with the default route, or a disk that is in use
     #[arg(long)]
@@ -122,14 +123,14 @@ pub(crate) struct Bind {
 
 #[derive(Debug, Args)]
 pub(crate) struct Unbind {
-    #[arg(help = SELECTOR_HELP)]
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
     pub(crate) device: String,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Restore {
-    #[arg(help = SELECTOR_HELP)]
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
     pub(crate) device: Option<String>,
     /// Every device in the journal
     #[arg(long)]
@@ -145,7 +146,7 @@ pub(crate) struct Doctor {
 
 #[derive(Debug, Args)]
 pub(crate) struct Balloon {
-    #[arg(help = SELECTOR_HELP, default_value = "balloon")]
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP, default_value = "balloon")]
     pub(crate) device: String,
     /// Never give the host so much that less than this stays available
     #[arg(long, value_name = "MIB")]

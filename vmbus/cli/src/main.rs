@@ -11,6 +11,7 @@ mod context;
 mod exit;
 mod failure;
 mod output;
+mod selector;
 mod table;
 
 use std::ffi::OsStr;
