@@ -25,6 +25,7 @@
 pub mod bind;
 pub mod class;
 pub mod error;
+pub mod memory;
 pub mod sysfs;
 pub mod uevent;
 

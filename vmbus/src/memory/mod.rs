@@ -6,10 +6,12 @@
 
 mod fault;
 mod mapping;
+mod pinned;
 mod ring;
 #[cfg(test)]
 mod tests;
 
 pub use mapping::{Mapping, Piece};
+pub use pinned::{Pinned, Pinner};
 pub use ring::Ring;
 pub(crate) use ring::{contiguous, map_mirrored};
