@@ -28,5 +28,6 @@ pub mod error;
 pub mod memory;
 pub mod sysfs;
 pub mod uevent;
+pub mod uio;
 
 pub use error::{Error, ErrorKind};

@@ -14,11 +14,11 @@ use super::mapping::{Mapping, Piece};
 pub type Ring = Mapped<Arc<Mapping>>;
 
 /// Maps the ring of `ring_bytes` bytes (control page and data) that starts at `file_offset` of a channel's `ring`
-/// file, with its data a second time behind their end.
+/// file, with its data a second time behind their end. The mapping is returned too, for who may have to revoke it.
 ///
 /// # Errors
 /// As [`Mapping::new`]; `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
-pub(crate) fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -> Result<Ring, Errno> {
+pub(crate) fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -> Result<(Ring, Arc<Mapping>), Errno> {
     let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
     let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
     let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;
@@ -30,8 +30,8 @@ pub(crate) fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: u
     // keeps the addresses valid. A revocation puts separate zeroes where the two views were: they no longer mirror
     // each other, but stay readable and writable. The host writes these bytes, and so may any process that maps the
     // same device; nothing in this program ever holds a reference to them.
-    let ring = unsafe { Mapped::mirrored(place.control, place.data, place.data_bytes, mapping) };
-    ring.map_err(|_| Errno::INVAL)
+    let ring = unsafe { Mapped::mirrored(place.control, place.data, place.data_bytes, Arc::clone(&mapping)) };
+    Ok((ring.map_err(|_| Errno::INVAL)?, mapping))
 }
 
 /// The ring of `ring_bytes` bytes that starts `at` bytes into a mapping, which shows it once.

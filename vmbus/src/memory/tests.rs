@@ -192,7 +192,7 @@ fn a_mirrored_ring_continues_behind_its_end() {
     let file = file(2 * 3);
     let ring_bytes = 3 * page_size();
     // The second ring of the file, as the incoming one is.
-    let ring = map_mirrored(file.as_fd(), ring_bytes as u64, ring_bytes).unwrap();
+    let (ring, _) = map_mirrored(file.as_fd(), ring_bytes as u64, ring_bytes).unwrap();
     assert_eq!(ring.data_bytes() as usize, 2 * page_size());
     let last = ring.data_bytes() - 8;
     ring.write(last, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
@@ -224,7 +224,7 @@ fn a_contiguous_ring_must_lie_inside_its_mapping() {
 #[test]
 fn a_ring_outlives_the_file_descriptor() {
     let memory = file(4);
-    let ring = map_mirrored(memory.as_fd(), 0, 2 * page_size()).unwrap();
+    let (ring, _) = map_mirrored(memory.as_fd(), 0, 2 * page_size()).unwrap();
     drop(memory);
     ring.write(0, &[7]);
     let mut back = [0];
