@@ -266,7 +266,8 @@ fn runs(frames: &[u64], chunk: u64) -> Vec<(u64, Run)> {
 /// `from..to` as ranges that fit the wire.
 fn split(from: u64, to: u64) -> impl Iterator<Item = PageRange> {
     let most = u64::from(PageRange::MAX_COUNT);
-    let starts = std::iter::successors(Some(from), move |start| start.checked_add(most)).take_while(move |start| *start < to);
+    let starts =
+        std::iter::successors(Some(from), move |start| start.checked_add(most)).take_while(move |start| *start < to);
     starts.map(move |start| PageRange { start, count: u32::try_from(most.min(to - start)).unwrap_or(0) })
 }
 

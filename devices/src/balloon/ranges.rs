@@ -39,12 +39,6 @@ impl RangeSet {
         self.count
     }
 
-    /// Whether `frame` is in the set.
-    #[must_use]
-    pub fn contains(&self, frame: u64) -> bool {
-        self.runs.range(..=frame).next_back().is_some_and(|(_, end)| frame < *end)
-    }
-
     /// Whether any frame in `start..end` is in the set.
     #[must_use]
     pub fn touches(&self, start: u64, end: u64) -> bool {

@@ -57,9 +57,9 @@ impl Memory {
     pub fn floor_pages(&self) -> u64 {
         let managed = self.total_pages.saturating_sub(self.ballooned_pages);
         match managed {
-            0x0000..0x8000 => 8 * MIB + managed / 2,        // below 128 MiB
-            0x8000..0x2_0000 => 40 * MIB + managed / 4,     // below 512 MiB
-            0x2_0000..0x8_0000 => 104 * MIB + managed / 8,  // below 2 GiB
+            0x0000..0x8000 => 8 * MIB + managed / 2,         // below 128 MiB
+            0x8000..0x2_0000 => 40 * MIB + managed / 4,      // below 512 MiB
+            0x2_0000..0x8_0000 => 104 * MIB + managed / 8,   // below 2 GiB
             0x8_0000..0x20_0000 => 232 * MIB + managed / 16, // below 8 GiB
             _ => 488 * MIB + managed / 32,
         }
@@ -111,7 +111,9 @@ mod tests {
     /// MiB managed and the floor in MiB: the corner points that the kernel's comment gives, and it is continuous.
     #[test]
     fn the_floor_goes_through_the_kernels_corner_points() {
-        for (managed, floor) in [(0, 8), (16, 16), (32, 24), (128, 72), (512, 168), (2048, 360), (8192, 744), (32768, 1512)] {
+        for (managed, floor) in
+            [(0, 8), (16, 16), (32, 24), (128, 72), (512, 168), (2048, 360), (8192, 744), (32768, 1512)]
+        {
             let at = |pages: u64| Memory { total_pages: pages, ..Memory::default() }.floor_pages();
             assert_eq!(at(managed * MIB), floor * MIB, "{managed} MiB");
             if managed > 0 {

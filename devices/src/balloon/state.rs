@@ -3,12 +3,15 @@
 //! Negotiation has a deadline, as in the kernel driver; what comes out of order is counted and ignored, except
 //! that a second balloon request waits for the first one's end.
 
+mod events;
 mod inflate;
+mod running;
 
+pub use events::{Action, Event, Failure, Limit, Notice};
 pub use inflate::Inflation;
+use running::Running;
 
-use super::report::Memory;
-use super::wire::{GuestMessage, HostMessage, Info, PageRange, StatusReport, Version};
+use super::wire::{GuestMessage, HostMessage, Version};
 use core::time::Duration;
 
 /// What the driver is told by its user.
@@ -39,116 +42,6 @@ impl Default for Settings {
             announce_hot_add: false,
         }
     }
-}
-
-/// What happened; times are since any fixed moment and never run backwards.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The channel is open.
-    Opened,
-    /// The host said something.
-    Message(HostMessage),
-    /// Time went by.
-    Elapsed,
-    /// The answer to [`Action::Measure`].
-    Measured(Memory),
-    /// The answer to [`Action::Take`]: these pages are out of use.
-    Taken(Vec<PageRange>),
-    /// The other answer to [`Action::Take`]: there was no memory for that many pages.
-    NotTaken,
-    /// The answer to [`Action::Release`].
-    Released {
-        /// Pages that are in use again.
-        pages: u64,
-        /// As in the action.
-        last: bool,
-    },
-}
-
-/// What to do, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send this under this transaction number.
-    Send(u32, GuestMessage),
-    /// Read the memory figures: answer with [`Event::Measured`].
-    Measure,
-    /// Take this many pages out of use: answer with [`Event::Taken`] or [`Event::NotTaken`].
-    Take(u32),
-    /// Put pages that the host doesn't know of back into use; no answer.
-    Undo(Vec<PageRange>),
-    /// Put pages that the host named back into use: answer with [`Event::Released`].
-    Release {
-        /// As the host named them: it may merge, split and reorder what it got, or be wrong.
-        ranges: Vec<PageRange>,
-        /// The transaction ends with them.
-        last: bool,
-    },
-    /// Tell the user.
-    Notify(Notice),
-    /// Close the channel: it is over.
-    Fail(Failure),
-}
-
-/// What a user may want to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Notice {
-    /// Host and guest agreed.
-    Negotiated {
-        /// What they speak.
-        version: Version,
-        /// Whether the host wants status reports.
-        status_reports: bool,
-    },
-    /// A status report goes out.
-    Status(StatusReport),
-    /// A balloon request is done.
-    Ballooned {
-        /// Pages that the host asked for.
-        requested: u64,
-        /// Pages that it got.
-        pages: u64,
-        /// Why it didn't get all of them.
-        limit: Option<Limit>,
-    },
-    /// An unballoon transaction is done.
-    Deflated {
-        /// Pages that are in use again.
-        pages: u64,
-    },
-    /// The host offered memory that a process can't add.
-    HotAddRefused {
-        /// Pages that it offered.
-        pages: u32,
-    },
-    /// The host said something worth knowing.
-    Info(Info),
-    /// Something came that has no place in this state; it was ignored.
-    Unexpected(&'static str),
-}
-
-/// What stopped a balloon request early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
-    /// The floor: the protocol's own or the user's.
-    Floor,
-    /// The kernel had no page to give.
-    Memory,
-}
-
-/// Why it is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// No answer in time.
-    #[error("the host did not answer the {0} in time")]
-    Silent(&'static str),
-    /// Not one of [`Version::OFFERED`] was accepted.
-    #[error("the host accepts none of the Dynamic Memory versions 2.0, 1.0 and 0.3")]
-    NoVersion,
-    /// The host wants other capabilities.
-    #[error("the host refused the guest's Dynamic Memory capabilities")]
-    Capabilities,
 }
 
 /// Where the conversation is.
@@ -228,7 +121,9 @@ impl Machine {
             State::Version { asked, rest, deadline } => {
                 self.version(now, &event, (asked, rest, deadline), &mut actions)
             }
-            State::Capabilities { version, deadline } => self.capabilities(now, &event, version, deadline, &mut actions),
+            State::Capabilities { version, deadline } => {
+                self.capabilities(now, &event, version, deadline, &mut actions)
+            }
             State::Running { version, status_due, inflation, deflated } => {
                 let mut running = Running { version, status_due, inflation, deflated };
                 running.step(&mut self, now, event, &mut actions);
@@ -323,65 +218,6 @@ impl Machine {
 
 /// log2 of the MiB that hot-added memory is aligned to: 128 MiB, Linux' smallest memory block on x86-64.
 const HOT_ADD_ALIGNMENT: u8 = 7;
-
-/// What [`State::Running`] holds, while a step works on it.
-struct Running {
-    version: Version,
-    status_due: Option<Duration>,
-    inflation: Option<Inflation>,
-    deflated: u64,
-}
-
-impl Running {
-    fn step(&mut self, machine: &mut Machine, now: Duration, event: Event, actions: &mut Vec<Action>) {
-        match event {
-            Event::Elapsed if self.status_due.is_some_and(|due| now >= due) => actions.push(Action::Measure),
-            Event::Elapsed => {}
-            Event::Measured(memory) => {
-                self.report(machine, now, &memory, actions);
-                self.inflate(machine, |inflation, settings| inflation.measured(settings, &memory), actions);
-            }
-            Event::Taken(ranges) => self.inflate(machine, |inflation, _| inflation.taken(ranges), actions),
-            Event::NotTaken => self.inflate(machine, |inflation, settings| inflation.not_taken(settings), actions),
-            Event::Released { pages, last } => {
-                self.deflated = self.deflated.saturating_add(pages);
-                if last {
-                    machine.send(GuestMessage::UnballoonResponse, actions);
-                    actions.push(Action::Notify(Notice::Deflated { pages: core::mem::take(&mut self.deflated) }));
-                }
-            }
-            Event::Message(message) => self.message(machine, message, actions),
-            Event::Opened => unexpected(&event, actions),
-        }
-    }
-
-    fn message(&mut self, machine: &mut Machine, message: HostMessage, actions: &mut Vec<Action>) {
-        match message {
-            HostMessage::BalloonRequest { pages } => match &mut self.inflation {
-                Some(running) => {
-                    running.queue(pages);
-                    actions.push(Action::Notify(Notice::Unexpected("balloon request during another one")));
-                }
-                none => {
-                    *none = Some(Inflation::new(pages, &machine.settings));
-                    actions.push(Action::Measure);
-                }
-            },
-            HostMessage::UnballoonRequest { more, ranges } => {
-                actions.push(Action::Release { ranges, last: !more });
-            }
-            HostMessage::HotAddRequest { range, .. } => {
-                // Success with no pages: a lasting refusal. Failure would make the host try again and again.
-                machine.send(GuestMessage::HotAddResponse { pages: 0, success: true }, actions);
-                actions.push(Action::Notify(Notice::HotAddRefused { pages: range.count }));
-            }
-            HostMessage::Info(info) if self.version >= Version::V1_0 => {
-                actions.push(Action::Notify(Notice::Info(info)));
-            }
-            other => unexpected(&Event::Message(other), actions),
-        }
-    }
-}
 
 /// Names an event that has no place in the state it came in.
 fn unexpected(event: &Event, actions: &mut Vec<Action>) {

@@ -129,10 +129,7 @@ impl PageRange {
 impl From<WireRange> for PageRange {
     fn from(wire: WireRange) -> Self {
         let [b0, b1, b2, b3, b4, c0, c1, c2] = wire.0.to_bytes();
-        Self {
-            start: u64::from_le_bytes([b0, b1, b2, b3, b4, 0, 0, 0]),
-            count: u32::from_le_bytes([c0, c1, c2, 0]),
-        }
+        Self { start: u64::from_le_bytes([b0, b1, b2, b3, b4, 0, 0, 0]), count: u32::from_le_bytes([c0, c1, c2, 0]) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! One balloon request: chunk after chunk, each between two looks at the memory that is left.
 //!
-//! A chunk that turns out to have crossed the floor goes straight back; the host never hears of it. As in the
-//! kernel driver the request ends with a response that says so, with no ranges if there was nothing to give.
+//! What turns out to have crossed the floor goes straight back; the host never hears of it. As in the kernel
+//! driver the request ends with a response that says so, with no ranges if there was nothing to give.
 
-use super::{Action, Limit, Machine, Notice, Running, Settings};
+use super::running::Running;
+use super::{Action, Limit, Machine, Notice, Settings};
 use crate::balloon::ranges;
 use crate::balloon::report::Memory;
-use crate::balloon::wire::{GuestMessage, MAX_RANGES, PageRange, StatusReport};
-use core::time::Duration;
+use crate::balloon::wire::{GuestMessage, MAX_RANGES, PageRange};
 
 /// Pages that are reported as soon as they are there, though more will follow: 256 MiB.
 const FLUSH_PAGES: u64 = 1 << 16;
@@ -82,7 +82,7 @@ impl Inflation {
         let floor = memory.floor_pages().max(settings.floor_pages);
         let fresh = core::mem::take(&mut self.fresh);
         if !fresh.is_empty() && memory.available_pages < floor {
-            return Next::Finish { undo: fresh, limit: Some(Limit::Floor) };
+            return Next::Finish { undo: self.retreat(settings, *memory, fresh), limit: Some(Limit::Floor) };
         }
         self.taken = self.taken.saturating_add(ranges::count(&fresh));
         self.unsent.extend(fresh);
@@ -100,9 +100,35 @@ impl Inflation {
         Next::Take(pages)
     }
 
+    /// The pages to put back so that the floor holds again: the last chunk, and of what the host doesn't know
+    /// of either as much as it takes, if somebody else needed memory meanwhile.
+    fn retreat(&mut self, settings: &Settings, mut memory: Memory, fresh: Vec<PageRange>) -> Vec<PageRange> {
+        let granule = u64::from(settings.granule_pages.max(1));
+        let mut put_back = |pages: u64| {
+            memory.available_pages = memory.available_pages.saturating_add(pages);
+            memory.ballooned_pages = memory.ballooned_pages.saturating_sub(pages);
+            let floor = memory.floor_pages().max(settings.floor_pages);
+            floor.saturating_sub(memory.available_pages).next_multiple_of(granule)
+        };
+        let mut missing = put_back(ranges::count(&fresh));
+        let mut undo = fresh;
+        while missing > 0 {
+            let Some(mut range) = self.unsent.pop() else { break };
+            let count = u32::try_from(missing).unwrap_or(u32::MAX).min(range.count);
+            range.count -= count;
+            undo.push(PageRange { start: range.end(), count });
+            if range.count > 0 {
+                self.unsent.push(range);
+            }
+            self.taken = self.taken.saturating_sub(u64::from(count));
+            missing = put_back(u64::from(count));
+        }
+        undo
+    }
+
     /// Holds a chunk until the memory has been looked at.
     pub(super) fn taken(&mut self, ranges: Vec<PageRange>) -> Next {
-        self.fresh = ranges;
+        self.fresh.extend(ranges);
         self.awaits = Awaits::Measure;
         Next::Measure
     }
@@ -135,25 +161,6 @@ impl Inflation {
 }
 
 impl Running {
-    /// Sends a status report if one is due.
-    pub(super) fn report(
-        &mut self,
-        machine: &mut Machine,
-        now: Duration,
-        memory: &Memory,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.status_due.is_some_and(|due| now >= due) {
-            let report = StatusReport {
-                available_pages: memory.available_pages,
-                committed_pages: memory.committed_pages.saturating_add(memory.floor_pages()),
-            };
-            machine.send(GuestMessage::Status(report), actions);
-            actions.push(Action::Notify(Notice::Status(report)));
-            self.status_due = Some(now.saturating_add(machine.settings.status_interval));
-        }
-    }
-
     /// Lets the balloon request, if there is one, go on.
     pub(super) fn inflate(
         &mut self,
@@ -206,3 +213,6 @@ fn finish(
     }
     next
 }
+
+#[cfg(test)]
+mod tests;
