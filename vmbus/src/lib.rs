@@ -26,6 +26,8 @@ pub mod bind;
 pub mod class;
 pub mod error;
 pub mod memory;
+#[cfg(test)]
+mod fake;
 pub mod sysfs;
 pub mod uevent;
 pub mod uio;

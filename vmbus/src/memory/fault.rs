@@ -34,13 +34,7 @@ struct Group {
 
 impl Group {
     const fn new() -> Self {
-        const EMPTY: Slot = Slot {
-            sequence: AtomicUsize::new(0),
-            start: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            revoked: AtomicBool::new(false),
-        };
-        Self { slots: [EMPTY; SLOTS], next: OnceLock::new() }
+        Self { slots: [const { Slot::free() }; SLOTS], next: OnceLock::new() }
     }
 }
 
@@ -102,6 +96,15 @@ impl Drop for Registration {
 }
 
 impl Slot {
+    const fn free() -> Self {
+        Self {
+            sequence: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            revoked: AtomicBool::new(false),
+        }
+    }
+
     /// Changes the range; the caller holds [`CLAIM`].
     fn change(&self, start: usize, bytes: usize) {
         let sequence = self.sequence.load(Ordering::Relaxed);
@@ -180,11 +183,11 @@ fn install() -> Result<(), Errno> {
 
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes a valid siginfo for the time of the call; nobody else has it.
-    let code = unsafe { (*info).si_code };
+    let info_read = unsafe { &*info };
     // Positive codes come from the kernel; only those carry an address.
-    if code > 0 {
-        // SAFETY: as above, and a SIGBUS with a positive code carries an address.
-        let address = unsafe { (*info).si_addr() };
+    if info_read.si_code > 0 {
+        // SAFETY: a SIGBUS that the kernel raised carries an address.
+        let address = unsafe { info_read.si_addr() };
         if answer(address.addr()) {
             return;
         }
@@ -194,9 +197,8 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *
         libc::SIG_DFL | libc::SIG_IGN => fall_back(),
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: the kernel gave us this value as the handler that was installed with SA_SIGINFO.
-            let handler = unsafe {
-                transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(handler)
-            };
+            let handler =
+                unsafe { transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(handler) };
             handler(signal, info, context);
         }
         handler => {

@@ -18,7 +18,11 @@ pub type Ring = Mapped<Arc<Mapping>>;
 ///
 /// # Errors
 /// As [`Mapping::new`]; `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
-pub(crate) fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -> Result<(Ring, Arc<Mapping>), Errno> {
+pub(crate) fn map_mirrored(
+    file: BorrowedFd<'_>,
+    file_offset: u64,
+    ring_bytes: usize,
+) -> Result<(Ring, Arc<Mapping>), Errno> {
     let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
     let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
     let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;

@@ -54,11 +54,8 @@ fn pieces_lie_one_behind_the_other() {
     for number in 0..3_u32 {
         pwrite(&file, &(number + 1).to_le_bytes(), u64::from(number) * page_size() as u64).unwrap();
     }
-    let piece = |number: usize| Piece {
-        file: file.as_fd(),
-        file_offset: (number * page_size()) as u64,
-        bytes: page_size(),
-    };
+    let piece =
+        |number: usize| Piece { file: file.as_fd(), file_offset: (number * page_size()) as u64, bytes: page_size() };
     let mapping = Mapping::new(&[piece(2), piece(0), piece(2)]).unwrap();
     let words: Vec<_> = (0..3).map(|at| mapping.load(at * page_size()).unwrap()).collect();
     assert_eq!(words, [3, 1, 3]);

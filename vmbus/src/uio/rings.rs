@@ -47,11 +47,7 @@ impl Mapped {
         let map = |offset| map_mirrored(ring_file.as_fd(), offset, ring_bytes);
         let (outgoing, first) = map(0).map_err(|error| gone_or(device, error, "map", file))?;
         let (incoming, second) = map(second).map_err(|error| gone_or(device, error, "map", file))?;
-        Ok(Self {
-            pair: RingPair { outgoing, incoming },
-            mappings: vec![first, second],
-            layout: Layout::Mirrored,
-        })
+        Ok(Self { pair: RingPair { outgoing, incoming }, mappings: vec![first, second], layout: Layout::Mirrored })
     }
 
     /// The rings in the map `txrx_rings`, in that order, each mapped once.
@@ -61,7 +57,8 @@ impl Mapped {
     pub(super) fn contiguous(node: &Node, map: &Map) -> Result<Self, Error> {
         let failed = |error: Errno| Error::io("map", &node.path, error);
         let ring_bytes = half(map.bytes).filter(|_| map.offset == 0);
-        let ring_bytes = ring_bytes.ok_or_else(|| Error::malformed(&map.path, "two rings of whole pages", map.bytes))?;
+        let ring_bytes =
+            ring_bytes.ok_or_else(|| Error::malformed(&map.path, "two rings of whole pages", map.bytes))?;
         let mapping = Arc::new(map.mapping(node.as_fd()).map_err(failed)?);
         let outgoing = contiguous(Arc::clone(&mapping), 0, ring_bytes).map_err(failed)?;
         let incoming = contiguous(Arc::clone(&mapping), ring_bytes, ring_bytes).map_err(failed)?;
