@@ -26,9 +26,11 @@ pub mod bind;
 pub mod class;
 pub mod doctor;
 pub mod error;
+pub mod memory;
 #[cfg(test)]
 mod fake;
 pub mod sysfs;
 pub mod uevent;
+pub mod uio;
 
 pub use error::{Error, ErrorKind};
