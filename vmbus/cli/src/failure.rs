@@ -42,7 +42,7 @@ impl Failure {
         }
         let printing =
             if output.is_some() && error.chain().count() == 1 { "cannot write to standard output: " } else { "" };
-        let known = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+        let known = error.chain().find_map(known);
         Some(Self {
             exit: known.map_or(Exit::Failed, |known| known.kind().into()),
             message: format!("{printing}{}", message(error)),
@@ -99,6 +99,14 @@ impl Failure {
     }
 }
 
+/// The library's error in one cause. A channel's error is a transparent shell around it, which the chain passes over.
+fn known<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
+    if let Some(vmbus_channels::Error::Link(error)) = cause.downcast_ref() {
+        return Some(error);
+    }
+    cause.downcast_ref()
+}
+
 /// The error and its causes in one line; a cause that its effect already names is left out.
 fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
@@ -149,6 +157,13 @@ mod tests {
         assert_eq!(failure.exit, Exit::Rescinded);
         assert_eq!(failure.device.as_deref(), Some("d"));
         assert!(failure.message.starts_with("the balloon ended: device d is gone"));
+    }
+
+    #[test]
+    fn the_kind_is_found_inside_a_channels_error() {
+        let error = vmbus_channels::Error::from(Error::Busy { device: "d".to_owned(), why: "held by 1".to_owned() });
+        let failure = Failure::of(&error.into()).unwrap();
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Busy, "device d is busy: held by 1"));
     }
 
     #[test]

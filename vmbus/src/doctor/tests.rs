@@ -168,3 +168,27 @@ fn the_table_is_consistent() {
         assert!(bug.mainline.is_some() || !bug.stable.is_empty(), "{}", bug.id);
     }
 }
+
+proptest::proptest! {
+    /// Whatever the files hold, the doctor comes to a verdict.
+    #[test]
+    fn any_kernel_text_is_judged(release in ".{0,40}", banner in "(.{0,20}Debian ?)?.{0,40}", signature in "([a-zA-Z0-9.]+ ){0,4}") {
+        let kernel = Kernel::identify(&release, &banner, &signature);
+        for bug in KNOWN_BUGS {
+            let verdict = bug.verdict(&kernel);
+            // Without a number nothing can be cleared, and nothing can be proven.
+            proptest::prop_assert!(kernel.version.is_some() || verdict == Verdict::Possible);
+        }
+    }
+
+    /// A kernel that follows its stable series does not get a bug back that it was cleared of.
+    #[test]
+    fn fixed_stays_fixed(minor in 0u32..40, patch in 0u32..400, later in 0u32..400) {
+        let at = |patch| Kernel::identify(&format!("6.{minor}.{patch}"), "", "");
+        for bug in KNOWN_BUGS.iter().filter(|bug| bug.mainline.is_some()) {
+            if patch < later && bug.verdict(&at(patch)) == Verdict::Clear {
+                proptest::prop_assert_eq!(bug.verdict(&at(later)), Verdict::Clear, "{} 6.{}.{}", bug.id, minor, later);
+            }
+        }
+    }
+}

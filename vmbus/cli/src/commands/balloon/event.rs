@@ -43,7 +43,9 @@ impl Event {
     pub(super) fn sentence(&self) -> String {
         match self {
             Self::Opened { device, node } => format!("{device} is open through {node}"),
-            Self::Negotiated { version, status_reports: true } => format!("Dynamic Memory {version} is agreed with the host"),
+            Self::Negotiated { version, status_reports: true } => {
+                format!("Dynamic Memory {version} is agreed with the host")
+            }
             Self::Negotiated { version, status_reports: false } => {
                 format!("Dynamic Memory {version} is agreed with the host, which wants no status reports")
             }
@@ -63,7 +65,9 @@ impl Event {
             Self::Deflated { pages, total_pages } => {
                 format!("the host gave back {}, {} are still with it", size(*pages), size(*total_pages))
             }
-            Self::HotAddRefused { pages } => format!("the host offered {} more; a process cannot add memory", size(*pages)),
+            Self::HotAddRefused { pages } => {
+                format!("the host offered {} more; a process cannot add memory", size(*pages))
+            }
             Self::Info { text } => text.clone(),
             Self::Unexpected { what } => format!("ignored from the host: {what}"),
             Self::Rescinded => "the host took the device back".to_owned(),
@@ -109,15 +113,22 @@ mod tests {
             json(&ballooned),
             r#"{"event":"ballooned","pages":1,"total_pages":2,"requested_pages":4,"limited_by":"floor"}"#
         );
-        assert_eq!(json(&Event::Deflated { pages: 1, total_pages: 0 }), r#"{"event":"deflated","pages":1,"total_pages":0}"#);
+        assert_eq!(
+            json(&Event::Deflated { pages: 1, total_pages: 0 }),
+            r#"{"event":"deflated","pages":1,"total_pages":0}"#
+        );
         assert_eq!(json(&Event::Rescinded), r#"{"event":"rescinded"}"#);
         assert_eq!(json(&Event::Closed), r#"{"event":"closed"}"#);
     }
 
     #[test]
     fn sentences_are_exact() {
-        let event = Event::Ballooned { pages: 4096, total_pages: 8192, requested_pages: 8192, limited_by: Some("the floor") };
+        let event =
+            Event::Ballooned { pages: 4096, total_pages: 8192, requested_pages: 8192, limited_by: Some("the floor") };
         assert_eq!(event.sentence(), "the host took 16 MiB of 32 MiB (the floor), 32 MiB in all");
-        assert_eq!(Event::Deflated { pages: 1, total_pages: 0 }.sentence(), "the host gave back 4 KiB, 0 B are still with it");
+        assert_eq!(
+            Event::Deflated { pages: 1, total_pages: 0 }.sentence(),
+            "the host gave back 4 KiB, 0 B are still with it"
+        );
     }
 }
