@@ -13,7 +13,7 @@ use crate::error::is_vanished;
 
 impl Bus {
     /// The device in the folder `name`; `None` where it is not there (any more).
-    pub(super) fn read_device(&self, name: &str) -> Result<Option<Device>, Error> {
+    pub(crate) fn read_device(&self, name: &str) -> Result<Option<Device>, Error> {
         let path = self.path(super::DEVICES).join(name);
         let gone = || path.metadata().is_err_and(|error| is_vanished(&error));
         match self.read_folder(name, &path) {

@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recvf
 use crate::Error;
 
 pub use parse::{NotUevent, parse};
+pub(crate) use wait::hints;
 
 /// What happened to a kernel object.
 #[derive(Clone, Debug, PartialEq, Eq)]
