@@ -16,6 +16,7 @@ fn commands() {
     common::hyperv(&folder.path().join("hyperv"));
     common::old(&folder.path().join("old"));
     common::none(&folder.path().join("none"));
+    common::no_driver(&folder.path().join("no-driver"));
     common::empty(&folder.path().join("empty"));
     let broken = common::hyperv(&folder.path().join("broken"));
     broken.write(&format!("sys/bus/vmbus/devices/{}/id", common::BALLOON), "one\n");

@@ -1,6 +1,6 @@
 //! `vmbusctl bind`, `unbind` and `restore`: handing devices to user space and back.
 
-use serde_json::json;
+use serde::Serialize;
 use vmbus::bind::{Attempt, BindOptions, Method, Outcome, Restored, UIO_DRIVER};
 use vmbus::sysfs::Device;
 use vmbus::{Error, class::Class};
@@ -11,6 +11,13 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
+
+/// The shape of `restore --all --json`.
+#[derive(Serialize)]
+struct AllRestored<'a> {
+    restored: Vec<&'a Restored>,
+    failed: Vec<&'a Error>,
+}
 
 pub(crate) fn bind(context: &Context, args: &Bind) -> anyhow::Result<Exit> {
     let device = context.bus.find(&args.device)?;
@@ -75,7 +82,7 @@ fn restore_all(context: &Context, attempts: &[Attempt]) -> anyhow::Result<Exit> 
         }
     }
     if context.json {
-        output::json(&json!({ "restored": restored, "failed": failed }))?;
+        output::json(&AllRestored { restored, failed })?;
     } else {
         for error in failed {
             Failure::known(error).report(false);
@@ -97,6 +104,9 @@ fn tell(context: &Context, name: &str, restored: &Restored) -> anyhow::Result<()
     let what = match (restored.outcome, &restored.driver) {
         (Outcome::Restored, Some(driver)) => format!("is back with {driver}"),
         (Outcome::Restored, None) => "is back as it was: no driver has it".to_owned(),
+        (Outcome::Nothing, Some(driver)) if driver == UIO_DRIVER => {
+            format!("has no journal entry; {driver} keeps it, and `vmbusctl unbind` gives it to the kernel")
+        }
         (Outcome::Nothing, Some(driver)) => format!("needs nothing: {driver} has it"),
         (Outcome::Nothing, None) => "needs nothing: no driver has it".to_owned(),
         (Outcome::Gone, _) => "is gone from the bus; its journal entry was dropped".to_owned(),

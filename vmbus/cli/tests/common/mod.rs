@@ -130,6 +130,19 @@ impl Tree {
         self
     }
 
+    /// The default route, through a network interface of the device with this instance.
+    pub(crate) fn route(self, interface: &str, instance: &str) -> Self {
+        self.write(&format!("{REAL}/{instance}/net/{interface}/ifindex"), "2\n");
+        self.link(&format!("sys/class/net/{interface}"), &format!("{REAL}/{instance}/net/{interface}"));
+        self.link(&format!("{REAL}/{instance}/net/{interface}/device"), &format!("{REAL}/{instance}"));
+        let header = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+        self.write(
+            "proc/net/route",
+            &format!("{header}{interface}\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"),
+        );
+        self
+    }
+
     /// A process that has a node open.
     pub(crate) fn process(self, pid: u32, command: &str, open: &str) -> Self {
         self.write(&format!("proc/{pid}/comm"), &format!("{command}\n"));
@@ -189,6 +202,7 @@ pub(crate) fn hyperv(root: &Path) -> Tree {
             None,
             None,
         ))
+        .route("eth1", "b6b4cb27-5c2d-4c63-8b3f-3f2f7f4b9d22")
         .process(4242, "vmbusctl", "/dev/uio0")
 }
 
@@ -200,6 +214,18 @@ pub(crate) fn old(root: &Path) -> Tree {
     Tree::new(root, "6.1.0-56-cloud-amd64", "Debian 6.1.192-2 (2026-11-16)", &log).bus(&["uio_hv_generic"]).device(
         &Device { relid: 1, instance: BALLOON, class: DYNAMIC_MEMORY, channels: vec![(1, 0)], ..Device::default() },
     )
+}
+
+/// A guest that has not loaded `uio_hv_generic`.
+pub(crate) fn no_driver(root: &Path) -> Tree {
+    Tree::new(root, "6.18.44", "", "6,1,1,-;hv_vmbus: Vmbus version:5.3\n").bus(&["hv_balloon"]).device(&Device {
+        relid: 1,
+        instance: BALLOON,
+        class: DYNAMIC_MEMORY,
+        driver: Some("hv_balloon"),
+        channels: vec![(1, 0)],
+        ..Device::default()
+    })
 }
 
 /// A machine without VMBus.
