@@ -74,7 +74,7 @@ pub(crate) enum Command {
     ///
     /// Reports memory pressure to the host, and gives it pages and takes them back as it asks. Tells systemd when it is
     /// ready. SIGINT and SIGTERM end it cleanly: every page is given back first. With --json it prints one JSON object
-    /// a line, each with an "event": negotiated, status, ballooned, deflated, rescinded.
+    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded, closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
     /// Print a completion script for a shell

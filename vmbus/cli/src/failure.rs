@@ -20,7 +20,7 @@ struct JsonError<'a> {
     kind: &'static str,
     message: &'a str,
     device: Option<&'a str>,
-    hint: Option<&'static str>,
+    hint: Option<&'a str>,
     exit_code: u8,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     device: Option<String>,
-    hint: Option<&'static str>,
+    hint: Option<String>,
 }
 
 impl Failure {
@@ -65,7 +65,7 @@ impl Failure {
     pub(crate) fn usage(text: &str) -> Self {
         let text = text.trim_start_matches("error: ");
         let message = text.split("\n\n").next().unwrap_or(text).split_whitespace().collect::<Vec<_>>().join(" ");
-        Self { exit: Exit::Usage, message, device: None, hint: Some("run `vmbusctl --help`") }
+        Self { exit: Exit::Usage, message, device: None, hint: Some("run `vmbusctl --help`".to_owned()) }
     }
 
     /// Says it, and returns how the program ends. Errors while saying it are dropped: there is nobody left to tell.
@@ -81,7 +81,7 @@ impl Failure {
                 kind: self.exit.kind(),
                 message: &self.message,
                 device: self.device.as_deref(),
-                hint: self.hint,
+                hint: self.hint.as_deref(),
                 exit_code: self.exit.code(),
             },
         })
@@ -92,19 +92,24 @@ impl Failure {
         let mut stderr = anstream::stderr().lock();
         writeln!(stderr, "vmbusctl: {RED}error{RED:#}: {}", self.message)?;
         // What the message says already is not said twice.
-        if let Some(hint) = self.hint.filter(|_| !self.message.contains("; ")) {
+        if let Some(hint) = self.hint.as_ref().filter(|_| !self.message.contains("; ")) {
             writeln!(stderr, "  try: {hint}")?;
         }
         Ok(())
     }
 }
 
-/// The library's error in one cause. A channel's error is a transparent shell around it, which the chain passes over.
+/// The library's error in one cause. Those of channels and devices are transparent shells, which the chain passes over.
 fn known<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> {
-    if let Some(vmbus_channels::Error::Link(error)) = cause.downcast_ref() {
+    use vmbus_channels::Error as Channel;
+    use vmbus_devices::Error as Device;
+    if let Some(Channel::Link(error)) = cause.downcast_ref() {
         return Some(error);
     }
-    cause.downcast_ref()
+    match cause.downcast_ref() {
+        Some(Device::Channel(Channel::Link(error)) | Device::System(error)) => Some(error),
+        _ => cause.downcast_ref(),
+    }
 }
 
 /// The error and its causes in one line; a cause that its effect already names is left out.
@@ -122,21 +127,23 @@ fn message(error: &anyhow::Error) -> String {
 }
 
 /// What to try, for each error that leaves something to try.
-fn hint(error: &Error) -> Option<&'static str> {
-    match error {
-        Error::NoBus { .. } => Some("run `vmbusctl doctor`: it says whether a module or the host is missing"),
+fn hint(error: &Error) -> Option<String> {
+    let hint = match error {
+        Error::NoBus { .. } => "run `vmbusctl doctor`: it says whether a module or the host is missing",
         Error::NotFound { .. } | Error::Selector { .. } => {
-            Some("run `vmbusctl list -v` and name the device by its instance or relid")
+            "run `vmbusctl list -v` and name the device by its instance or relid"
         }
-        Error::Permission { .. } => Some("run it as root"),
-        Error::Busy { .. } => Some("run `vmbusctl status DEVICE` to see which process holds it"),
-        Error::Rescinded { .. } => Some("wait for the host to offer the device again"),
-        Error::NoDriver { .. } => Some("run `modprobe uio_hv_generic`"),
-        Error::BindFailed { .. } | Error::Timeout { .. } | Error::Unsupported { .. } => Some("run `vmbusctl doctor`"),
-        Error::Refused { .. } => Some("pass --force if that is really meant"),
-        Error::Malformed { .. } => Some("report it with the kernel's version"),
-        _ => None,
-    }
+        Error::Permission { .. } => "run it as root",
+        Error::Busy { .. } => "run `vmbusctl status DEVICE` to see which process holds it",
+        Error::Rescinded { .. } => "wait for the host to offer the device again",
+        Error::NoDriver { driver, .. } => return Some(format!("run `modprobe {driver}`")),
+        Error::Timeout { hint, .. } => hint,
+        Error::BindFailed { hint, .. } | Error::Unsupported { hint, .. } => hint,
+        Error::Refused { .. } => "pass --force if that is really meant",
+        Error::Malformed { .. } => "report it with the kernel's version",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 #[cfg(test)]
@@ -160,10 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_is_found_inside_a_channels_error() {
-        let error = vmbus_channels::Error::from(Error::Busy { device: "d".to_owned(), why: "held by 1".to_owned() });
-        let failure = Failure::of(&error.into()).unwrap();
-        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Busy, "device d is busy: held by 1"));
+    fn the_kind_is_found_inside_the_errors_of_other_crates() {
+        let busy = || Error::Busy { device: "d".to_owned(), why: "held by 1".to_owned() };
+        let channel = || vmbus_channels::Error::from(busy());
+        let device = vmbus_devices::Error::from(channel());
+        for error in [channel().into(), device.into(), vmbus_devices::Error::from(busy()).into()] {
+            let failure = Failure::of(&error).unwrap();
+            assert_eq!((failure.exit, failure.message.as_str()), (Exit::Busy, "device d is busy: held by 1"));
+        }
     }
 
     #[test]

@@ -2,12 +2,18 @@
 
 use serde::Serialize;
 
+use vmbus::bind::UIO_DRIVER;
+use vmbus_devices::balloon::wire::Info;
+use vmbus_devices::balloon::{self, Limit};
+
 use crate::commands::describe::bytes;
 
 /// One thing that happened. With `--json`: one object a line, its `event` the name in snake case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Event {
+    /// The device is not in user space yet.
+    Waiting { selector: String },
     /// The device is open.
     Opened { device: String, node: String },
     /// Host and guest agreed on a version.
@@ -22,12 +28,47 @@ pub(super) enum Event {
     HotAddRefused { pages: u64 },
     /// The host said something worth knowing.
     Info { text: String },
-    /// The host said something that has no place here; it was ignored.
-    Unexpected { what: String },
+    /// The host said something that makes no sense here; it was ignored.
+    Ignored { what: String },
     /// The host took the device back, or it was unbound.
     Rescinded,
-    /// The driver ended, and all pages are back.
+    /// The channel is closed, and the pages that the host still had are in use again.
+    GaveBack { pages: u64 },
+    /// The driver ended as it was asked to.
     Closed,
+}
+
+impl From<&balloon::Event> for Event {
+    fn from(event: &balloon::Event) -> Self {
+        use balloon::Event as Driver;
+        match *event {
+            Driver::Negotiated { version, status_reports } => {
+                Self::Negotiated { version: version.to_string(), status_reports }
+            }
+            Driver::Status { available_pages, committed_pages, ballooned_pages } => {
+                Self::Status(Status { available_pages, committed_pages, ballooned_pages })
+            }
+            Driver::Ballooned { requested, pages, limit, ballooned_pages } => Self::Ballooned {
+                pages,
+                total_pages: ballooned_pages,
+                requested_pages: requested,
+                limited_by: limit.map(|limit| match limit {
+                    Limit::Floor => "floor",
+                    Limit::Memory => "memory",
+                }),
+            },
+            Driver::Deflated { pages, ballooned_pages } => Self::Deflated { pages, total_pages: ballooned_pages },
+            Driver::HotAddRefused { pages } => Self::HotAddRefused { pages: pages.into() },
+            Driver::Info(Info::MaxPageCount(pages)) => {
+                Self::Info { text: format!("the host will never give more than {}", size(pages)) }
+            }
+            Driver::Info(other) => Self::Info { text: format!("{other:?}") },
+            Driver::Ignored(ignored) => Self::Ignored { what: ignored.to_string() },
+            Driver::GaveBack { pages } => Self::GaveBack { pages },
+            // The driver may tell more some day.
+            other => Self::Info { text: format!("{other:?}") },
+        }
+    }
 }
 
 /// The figures of a status report, in pages of 4 KiB.
@@ -42,6 +83,7 @@ impl Event {
     /// The sentence for people and for the service manager.
     pub(super) fn sentence(&self) -> String {
         match self {
+            Self::Waiting { selector } => format!("waiting for {selector} to be bound to {UIO_DRIVER}"),
             Self::Opened { device, node } => format!("{device} is open through {node}"),
             Self::Negotiated { version, status_reports: true } => {
                 format!("Dynamic Memory {version} is agreed with the host")
@@ -57,7 +99,7 @@ impl Event {
             ),
             Self::Ballooned { pages, total_pages, limited_by, requested_pages } => {
                 let short = match limited_by {
-                    Some(limit) => format!(" of {} ({limit})", size(*requested_pages)),
+                    Some(limit) => format!(" of {} (limited by the {limit})", size(*requested_pages)),
                     None => String::new(),
                 };
                 format!("the host took {}{short}, {} in all", size(*pages), size(*total_pages))
@@ -69,13 +111,15 @@ impl Event {
                 format!("the host offered {} more; a process cannot add memory", size(*pages))
             }
             Self::Info { text } => text.clone(),
-            Self::Unexpected { what } => format!("ignored from the host: {what}"),
+            Self::Ignored { what } => format!("ignored from the host: {what}"),
             Self::Rescinded => "the host took the device back".to_owned(),
-            Self::Closed => "ended; every page is back".to_owned(),
+            Self::GaveBack { pages: 0 } => "the channel is closed; the balloon was empty".to_owned(),
+            Self::GaveBack { pages } => format!("the channel is closed; {} are in use again", size(*pages)),
+            Self::Closed => "ended".to_owned(),
         }
     }
 
-    /// Whether it comes every second, so that plain output is better off without it.
+    /// Whether it comes every second: a status line shows it, plain output is better off without it.
     pub(super) fn is_routine(&self) -> bool {
         matches!(self, Self::Status(_))
     }
@@ -124,8 +168,8 @@ mod tests {
     #[test]
     fn sentences_are_exact() {
         let event =
-            Event::Ballooned { pages: 4096, total_pages: 8192, requested_pages: 8192, limited_by: Some("the floor") };
-        assert_eq!(event.sentence(), "the host took 16 MiB of 32 MiB (the floor), 32 MiB in all");
+            Event::Ballooned { pages: 4096, total_pages: 8192, requested_pages: 8192, limited_by: Some("floor") };
+        assert_eq!(event.sentence(), "the host took 16 MiB of 32 MiB (limited by the floor), 32 MiB in all");
         assert_eq!(
             Event::Deflated { pages: 1, total_pages: 0 }.sentence(),
             "the host gave back 4 KiB, 0 B are still with it"

@@ -37,19 +37,11 @@ impl Teller {
         Self { style, watchdog: sd_notify::watchdog_enabled().map(|interval| interval / 2), last_sign: None }
     }
 
-    /// Says that the driver is not there yet.
-    pub(super) fn waiting(&self, what: &str) {
-        if let Style::Line(line) = &self.style {
-            line.set_message(what.to_owned());
-        }
-        notify(&[NotifyState::Status(what)]);
-    }
-
     pub(super) fn tell(&self, event: &Event) -> anyhow::Result<()> {
         let sentence = event.sentence();
         match &self.style {
             Style::Json => output::json_line(event)?,
-            Style::Line(line) if event.is_routine() => {
+            Style::Line(line) if event.is_routine() || matches!(event, Event::Waiting { .. }) => {
                 line.set_message(sentence.clone());
                 line.tick();
             }
@@ -59,7 +51,13 @@ impl Teller {
             Style::Quiet => {}
         }
         match event {
-            Event::Negotiated { .. } => notify(&[NotifyState::Ready, NotifyState::Status(&sentence)]),
+            Event::Negotiated { status_reports, .. } => {
+                notify(&[NotifyState::Ready, NotifyState::Status(&sentence)]);
+                // The loop turns once a second because of the reports. Without them it may sleep for hours, and is well.
+                if !status_reports && self.watchdog.is_some() {
+                    notify(&[NotifyState::WatchdogUsec(0)]);
+                }
+            }
             Event::Closed | Event::Rescinded => notify(&[NotifyState::Stopping, NotifyState::Status(&sentence)]),
             _ => notify(&[NotifyState::Status(&sentence)]),
         }
@@ -74,11 +72,6 @@ impl Teller {
             self.last_sign = Some(Instant::now());
             notify(&[NotifyState::Watchdog]);
         }
-    }
-
-    /// How long the driver's loop may sleep at most.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        self.watchdog
     }
 
     /// Takes the status line off the terminal.
