@@ -6,14 +6,15 @@
 use super::ranges::RangeSet;
 use super::wire::{PAGE_BYTES, PageRange};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use vmbus::Error;
 use vmbus::memory::{Pinned, Pinner};
 
 /// Where pages come from; a double in tests.
-pub trait PagePool {
+pub trait PagePool: fmt::Debug {
     /// Pages that were taken together; dropping it gives all of them back.
-    type Chunk;
+    type Chunk: fmt::Debug;
 
     /// Pages of 4 KiB in one page of this system.
     fn granule_pages(&self) -> u32;
@@ -218,8 +219,10 @@ impl<P: PagePool> Book<P> {
 
     /// Frees `first..last`, whatever chunks they are in.
     fn free_frames(&mut self, first: u64, last: u64) {
-        while first < last {
-            let Some((&start, &run)) = self.runs.range(..last).next_back() else { break };
+        if first >= last {
+            return;
+        }
+        while let Some((&start, &run)) = self.runs.range(..last).next_back() {
             let end = start + run.frames;
             if end <= first {
                 break;

@@ -24,14 +24,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads `proc/meminfo` below `root`.
+    /// Reads the file `/proc/meminfo`, which is at `path` (elsewhere in tests).
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Permission`] if it can't be read, [`Error::Malformed`] if a figure is missing.
-    pub fn read(root: &Path, ballooned_pages: u64) -> Result<Self, Error> {
-        let path = root.join("proc/meminfo");
-        let text = fs::read_to_string(&path).map_err(|source| Error::io("read", &path, source))?;
-        Self::parse(&text, ballooned_pages).map_err(|missing| Error::malformed(&path, missing, text))
+    pub fn read(path: &Path, ballooned_pages: u64) -> Result<Self, Error> {
+        let text = fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
+        Self::parse(&text, ballooned_pages).map_err(|missing| Error::malformed(path, missing, text))
     }
 
     /// The figures in the text of `/proc/meminfo`, or the first one that is missing.
@@ -92,19 +91,19 @@ mod tests {
 
     #[test]
     fn a_missing_file_and_a_strange_one_are_named_errors() {
-        let root = tempfile::tempdir().unwrap();
-        assert!(matches!(Memory::read(root.path(), 0), Err(Error::Io { .. })));
-        fs::create_dir(root.path().join("proc")).unwrap();
-        fs::write(root.path().join("proc/meminfo"), "what?").unwrap();
-        let error = Memory::read(root.path(), 0).unwrap_err();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("meminfo");
+        assert!(matches!(Memory::read(&path, 0), Err(Error::Io { .. })));
+        fs::write(&path, "what?").unwrap();
+        let error = Memory::read(&path, 0).unwrap_err();
         assert!(error.to_string().contains("MemTotal"), "{error}");
-        fs::write(root.path().join("proc/meminfo"), TEXT).unwrap();
-        assert_eq!(Memory::read(root.path(), 0).unwrap().committed_pages, 3087);
+        fs::write(&path, TEXT).unwrap();
+        assert_eq!(Memory::read(&path, 0).unwrap().committed_pages, 3087);
     }
 
     #[test]
     fn the_real_file_has_them() {
-        let memory = Memory::read(Path::new("/"), 0).unwrap();
+        let memory = Memory::read(Path::new("/proc/meminfo"), 0).unwrap();
         assert!(memory.total_pages > 0 && memory.available_pages <= memory.total_pages);
     }
 

@@ -7,7 +7,7 @@ mod events;
 mod inflate;
 mod running;
 
-pub use events::{Action, Event, Failure, Limit, Notice};
+pub use events::{Action, Failure, Input, Limit, Notice};
 pub use inflate::Inflation;
 use running::Running;
 
@@ -101,7 +101,7 @@ impl Machine {
         &self.state
     }
 
-    /// When to come back with [`Event::Elapsed`] at the latest.
+    /// When to come back with [`Input::Elapsed`] at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         match &self.state {
@@ -111,22 +111,22 @@ impl Machine {
         }
     }
 
-    /// Goes on with `event`, which happened at `now`.
+    /// Goes on with `input`, which happened at `now`.
     #[must_use]
-    pub fn step(mut self, now: Duration, event: Event) -> (Self, Vec<Action>) {
+    pub fn step(mut self, now: Duration, input: Input) -> (Self, Vec<Action>) {
         let mut actions = Vec::new();
         let state = core::mem::replace(&mut self.state, State::Failed);
         self.state = match state {
-            State::Closed => self.closed(now, event, &mut actions),
+            State::Closed => self.closed(now, input, &mut actions),
             State::Version { asked, rest, deadline } => {
-                self.version(now, &event, (asked, rest, deadline), &mut actions)
+                self.version(now, &input, (asked, rest, deadline), &mut actions)
             }
             State::Capabilities { version, deadline } => {
-                self.capabilities(now, &event, version, deadline, &mut actions)
+                self.capabilities(now, &input, version, deadline, &mut actions)
             }
             State::Running { version, status_due, inflation, deflated } => {
                 let mut running = Running { version, status_due, inflation, deflated };
-                running.step(&mut self, now, event, &mut actions);
+                running.step(&mut self, now, input, &mut actions);
                 let Running { version, status_due, inflation, deflated } = running;
                 State::Running { version, status_due, inflation, deflated }
             }
@@ -135,9 +135,9 @@ impl Machine {
         (self, actions)
     }
 
-    fn closed(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) -> State {
-        if event != Event::Opened {
-            unexpected(&event, actions);
+    fn closed(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) -> State {
+        if input != Input::Opened {
+            unexpected(&input, actions);
             return State::Closed;
         }
         self.ask(&Version::OFFERED, now.saturating_add(self.settings.host_timeout), actions)
@@ -156,25 +156,25 @@ impl Machine {
     fn version(
         &mut self,
         now: Duration,
-        event: &Event,
+        input: &Input,
         (asked, rest, deadline): (Version, &'static [Version], Duration),
         actions: &mut Vec<Action>,
     ) -> State {
-        match event {
-            Event::Message(HostMessage::VersionResponse { accepted: true }) => {
+        match input {
+            Input::Message(HostMessage::VersionResponse { accepted: true }) => {
                 let hot_add_alignment = self.settings.announce_hot_add.then_some(HOT_ADD_ALIGNMENT);
                 self.send(GuestMessage::Capabilities { balloon: true, hot_add_alignment }, actions);
                 let deadline = now.saturating_add(self.settings.host_timeout);
                 return State::Capabilities { version: asked, deadline };
             }
-            Event::Message(HostMessage::VersionResponse { accepted: false }) => {
+            Input::Message(HostMessage::VersionResponse { accepted: false }) => {
                 return self.ask(rest, deadline, actions);
             }
-            Event::Elapsed if now >= deadline => {
+            Input::Elapsed if now >= deadline => {
                 actions.push(Action::Fail(Failure::Silent("version request")));
                 return State::Failed;
             }
-            Event::Elapsed => {}
+            Input::Elapsed => {}
             other => unexpected(other, actions),
         }
         State::Version { asked, rest, deadline }
@@ -183,27 +183,27 @@ impl Machine {
     fn capabilities(
         &mut self,
         now: Duration,
-        event: &Event,
+        input: &Input,
         version: Version,
         deadline: Duration,
         actions: &mut Vec<Action>,
     ) -> State {
-        match event {
-            Event::Message(HostMessage::CapabilitiesResponse { accepted: true, suppress_status }) => {
+        match input {
+            Input::Message(HostMessage::CapabilitiesResponse { accepted: true, suppress_status }) => {
                 let status_reports = !(*suppress_status && version >= Version::V2_0);
                 actions.push(Action::Notify(Notice::Negotiated { version, status_reports }));
                 let status_due = status_reports.then_some(now);
                 return State::Running { version, status_due, inflation: None, deflated: 0 };
             }
-            Event::Message(HostMessage::CapabilitiesResponse { accepted: false, .. }) => {
+            Input::Message(HostMessage::CapabilitiesResponse { accepted: false, .. }) => {
                 actions.push(Action::Fail(Failure::Capabilities));
                 return State::Failed;
             }
-            Event::Elapsed if now >= deadline => {
+            Input::Elapsed if now >= deadline => {
                 actions.push(Action::Fail(Failure::Silent("capabilities report")));
                 return State::Failed;
             }
-            Event::Elapsed => {}
+            Input::Elapsed => {}
             other => unexpected(other, actions),
         }
         State::Capabilities { version, deadline }
@@ -219,15 +219,15 @@ impl Machine {
 /// log2 of the MiB that hot-added memory is aligned to: 128 MiB, Linux' smallest memory block on x86-64.
 const HOT_ADD_ALIGNMENT: u8 = 7;
 
-/// Names an event that has no place in the state it came in.
-fn unexpected(event: &Event, actions: &mut Vec<Action>) {
-    let what = match event {
-        Event::Message(HostMessage::VersionResponse { .. }) => "version response",
-        Event::Message(HostMessage::CapabilitiesResponse { .. }) => "capabilities response",
-        Event::Message(HostMessage::BalloonRequest { .. }) => "balloon request",
-        Event::Message(HostMessage::UnballoonRequest { .. }) => "unballoon request",
-        Event::Message(HostMessage::HotAddRequest { .. }) => "hot-add request",
-        Event::Message(HostMessage::Info(_)) => "info message",
+/// Names an input that has no place in the state it came in.
+fn unexpected(input: &Input, actions: &mut Vec<Action>) {
+    let what = match input {
+        Input::Message(HostMessage::VersionResponse { .. }) => "version response",
+        Input::Message(HostMessage::CapabilitiesResponse { .. }) => "capabilities response",
+        Input::Message(HostMessage::BalloonRequest { .. }) => "balloon request",
+        Input::Message(HostMessage::UnballoonRequest { .. }) => "unballoon request",
+        Input::Message(HostMessage::HotAddRequest { .. }) => "hot-add request",
+        Input::Message(HostMessage::Info(_)) => "info message",
         _ => return,
     };
     actions.push(Action::Notify(Notice::Unexpected(what)));

@@ -12,12 +12,14 @@ struct Frames {
 }
 
 /// Hands out frames in the order of a list, so that chunks are as scattered as it is.
+#[derive(Debug)]
 struct Double {
     granule: u32,
     frames: Arc<Mutex<Frames>>,
     free: Vec<u64>,
 }
 
+#[derive(Debug)]
 struct DoubleChunk {
     frames: Vec<u64>,
     held: BTreeSet<usize>,

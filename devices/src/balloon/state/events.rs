@@ -5,7 +5,7 @@ use crate::balloon::wire::{GuestMessage, HostMessage, Info, PageRange, StatusRep
 
 /// What happened; times are since any fixed moment and never run backwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum Input {
     /// The channel is open.
     Opened,
     /// The host said something.
@@ -32,13 +32,13 @@ pub enum Event {
 pub enum Action {
     /// Send this under this transaction number.
     Send(u32, GuestMessage),
-    /// Read the memory figures: answer with [`Event::Measured`].
+    /// Read the memory figures: answer with [`Input::Measured`].
     Measure,
-    /// Take this many pages out of use: answer with [`Event::Taken`] or [`Event::NotTaken`].
+    /// Take this many pages out of use: answer with [`Input::Taken`] or [`Input::NotTaken`].
     Take(u32),
     /// Put pages that the host doesn't know of back into use; no answer.
     Undo(Vec<PageRange>),
-    /// Put pages that the host named back into use: answer with [`Event::Released`].
+    /// Put pages that the host named back into use: answer with [`Input::Released`].
     Release {
         /// As the host named them: it may merge, split and reorder what it got, or be wrong.
         ranges: Vec<PageRange>,

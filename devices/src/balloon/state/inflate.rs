@@ -40,7 +40,7 @@ enum Awaits {
 
 /// What an inflation does next.
 pub(super) enum Next {
-    /// Wait: this event was not for the balloon.
+    /// Wait: this input was not for the balloon.
     Nothing,
     /// Look at the memory.
     Measure,

@@ -1,6 +1,6 @@
 //! After the negotiation: requests of the host are served, and reports go out.
 
-use super::{Action, Event, Inflation, Machine, Notice, unexpected};
+use super::{Action, Inflation, Input, Machine, Notice, unexpected};
 use crate::balloon::report::Memory;
 use crate::balloon::wire::{GuestMessage, HostMessage, StatusReport, Version};
 use core::time::Duration;
@@ -14,26 +14,26 @@ pub(super) struct Running {
 }
 
 impl Running {
-    pub(super) fn step(&mut self, machine: &mut Machine, now: Duration, event: Event, actions: &mut Vec<Action>) {
-        match event {
-            Event::Elapsed if self.status_due.is_some_and(|due| now >= due) => actions.push(Action::Measure),
-            Event::Elapsed => {}
-            Event::Measured(memory) => {
+    pub(super) fn step(&mut self, machine: &mut Machine, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Elapsed if self.status_due.is_some_and(|due| now >= due) => actions.push(Action::Measure),
+            Input::Elapsed => {}
+            Input::Measured(memory) => {
                 self.report(machine, now, &memory, actions);
                 self.inflate(machine, |inflation, settings| inflation.measured(settings, &memory), actions);
             }
-            Event::Taken(ranges) if self.inflation.is_none() => actions.push(Action::Undo(ranges)),
-            Event::Taken(ranges) => self.inflate(machine, |inflation, _| inflation.taken(ranges), actions),
-            Event::NotTaken => self.inflate(machine, |inflation, settings| inflation.not_taken(settings), actions),
-            Event::Released { pages, last } => {
+            Input::Taken(ranges) if self.inflation.is_none() => actions.push(Action::Undo(ranges)),
+            Input::Taken(ranges) => self.inflate(machine, |inflation, _| inflation.taken(ranges), actions),
+            Input::NotTaken => self.inflate(machine, |inflation, settings| inflation.not_taken(settings), actions),
+            Input::Released { pages, last } => {
                 self.deflated = self.deflated.saturating_add(pages);
                 if last {
                     machine.send(GuestMessage::UnballoonResponse, actions);
                     actions.push(Action::Notify(Notice::Deflated { pages: core::mem::take(&mut self.deflated) }));
                 }
             }
-            Event::Message(message) => self.message(machine, message, actions),
-            Event::Opened => unexpected(&event, actions),
+            Input::Message(message) => self.message(machine, message, actions),
+            Input::Opened => unexpected(&input, actions),
         }
     }
 
@@ -60,7 +60,7 @@ impl Running {
             HostMessage::Info(info) if self.version >= Version::V1_0 => {
                 actions.push(Action::Notify(Notice::Info(info)));
             }
-            other => unexpected(&Event::Message(other), actions),
+            other => unexpected(&Input::Message(other), actions),
         }
     }
 

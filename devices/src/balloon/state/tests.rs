@@ -43,18 +43,18 @@ fn ignored(what: &'static str) -> Vec<Action> {
     vec![Action::Notify(Notice::Unexpected(what))]
 }
 
-fn step(state: State, event: Event) -> (State, Vec<Action>) {
-    let (machine, actions) = machine(state).step(NOW, event);
+fn step(state: State, input: Input) -> (State, Vec<Action>) {
+    let (machine, actions) = machine(state).step(NOW, input);
     (machine.state, actions)
 }
 
 #[test]
 fn negotiation_by_the_table() {
-    let accepted = || Event::Message(HostMessage::VersionResponse { accepted: true });
-    let refused = || Event::Message(HostMessage::VersionResponse { accepted: false });
+    let accepted = || Input::Message(HostMessage::VersionResponse { accepted: true });
+    let refused = || Input::Message(HostMessage::VersionResponse { accepted: false });
     let capabilities =
-        |accepted, suppress_status| Event::Message(HostMessage::CapabilitiesResponse { accepted, suppress_status });
-    let balloon = || Event::Message(HostMessage::BalloonRequest { pages: 1 });
+        |accepted, suppress_status| Input::Message(HostMessage::CapabilitiesResponse { accepted, suppress_status });
+    let balloon = || Input::Message(HostMessage::BalloonRequest { pages: 1 });
     let (v2, v1, v0) = (Version::V2_0, Version::V1_0, Version::V0_3);
     let rest: &'static [Version] = &Version::OFFERED;
     let negotiated = |version, status_reports| vec![Action::Notify(Notice::Negotiated { version, status_reports })];
@@ -62,7 +62,7 @@ fn negotiation_by_the_table() {
     let fail = |failure| vec![Action::Fail(failure)];
     #[rustfmt::skip]
     let table = vec![
-        (State::Closed, Event::Opened, asking(v2, &rest[1..]), vec![version_request(v2, false)]),
+        (State::Closed, Input::Opened, asking(v2, &rest[1..]), vec![version_request(v2, false)]),
         (State::Closed, balloon(), State::Closed, ignored("balloon request")),
         (asking(v2, &rest[1..]), refused(), asking(v1, &rest[2..]), vec![version_request(v1, false)]),
         (asking(v1, &rest[2..]), refused(), asking(v0, &[]), vec![version_request(v0, true)]),
@@ -71,19 +71,19 @@ fn negotiation_by_the_table() {
         (asking(v0, &[]), accepted(), capable(v0), report),
         (asking(v2, &rest[1..]), balloon(), asking(v2, &rest[1..]), ignored("balloon request")),
         (asking(v2, &rest[1..]), capabilities(true, false), asking(v2, &rest[1..]), ignored("capabilities response")),
-        (asking(v2, &rest[1..]), Event::Elapsed, asking(v2, &rest[1..]), vec![]),
+        (asking(v2, &rest[1..]), Input::Elapsed, asking(v2, &rest[1..]), vec![]),
         (capable(v2), capabilities(true, false), running(v2), negotiated(v2, true)),
         (capable(v2), capabilities(true, true), quiet(v2), negotiated(v2, false)),
         (capable(v1), capabilities(true, true), running(v1), negotiated(v1, true)),
         (capable(v1), capabilities(false, false), State::Failed, fail(Failure::Capabilities)),
         (capable(v1), accepted(), capable(v1), ignored("version response")),
-        (capable(v1), Event::Elapsed, capable(v1), vec![]),
+        (capable(v1), Input::Elapsed, capable(v1), vec![]),
         (running(v1), accepted(), running(v1), ignored("version response")),
         (running(v1), capabilities(false, false), running(v1), ignored("capabilities response")),
         (State::Failed, accepted(), State::Failed, vec![]),
     ];
-    for (state, event, next, actions) in table {
-        assert_eq!(step(state.clone(), event.clone()), (next, actions), "{state:?} {event:?}");
+    for (state, input, next, actions) in table {
+        assert_eq!(step(state.clone(), input.clone()), (next, actions), "{state:?} {input:?}");
     }
 }
 
@@ -96,17 +96,17 @@ fn a_silent_host_ends_it_after_the_deadline() {
     for (state, failure) in table {
         let machine = machine(state.clone());
         assert_eq!(machine.deadline(), Some(NOW + TIMEOUT));
-        let (early, actions) = machine.clone().step(NOW + TIMEOUT - Duration::from_nanos(1), Event::Elapsed);
+        let (early, actions) = machine.clone().step(NOW + TIMEOUT - Duration::from_nanos(1), Input::Elapsed);
         assert_eq!((early.state(), actions), (&state, vec![]));
-        let (late, actions) = machine.step(NOW + TIMEOUT, Event::Elapsed);
+        let (late, actions) = machine.step(NOW + TIMEOUT, Input::Elapsed);
         assert_eq!((late.state(), late.deadline(), actions), (&State::Failed, None, vec![Action::Fail(failure)]));
     }
 }
 
 #[test]
 fn one_deadline_covers_all_versions() {
-    let (machine, _) = machine(State::Closed).step(NOW, Event::Opened);
-    let refused = Event::Message(HostMessage::VersionResponse { accepted: false });
+    let (machine, _) = machine(State::Closed).step(NOW, Input::Opened);
+    let refused = Input::Message(HostMessage::VersionResponse { accepted: false });
     let (machine, _) = machine.step(NOW + Duration::from_secs(3), refused);
     assert_eq!(machine.deadline(), Some(NOW + TIMEOUT));
 }
@@ -115,7 +115,7 @@ fn one_deadline_covers_all_versions() {
 fn hot_add_is_announced_if_wanted() {
     let settings = Settings { announce_hot_add: true, ..Settings::default() };
     let machine = Machine { settings, ..machine(asking(Version::V2_0, &[])) };
-    let (_, actions) = machine.step(NOW, Event::Message(HostMessage::VersionResponse { accepted: true }));
+    let (_, actions) = machine.step(NOW, Input::Message(HostMessage::VersionResponse { accepted: true }));
     let expected = GuestMessage::Capabilities { balloon: true, hot_add_alignment: Some(7) };
     assert_eq!(actions, [Action::Send(11, expected)]);
 }
@@ -123,7 +123,7 @@ fn hot_add_is_announced_if_wanted() {
 #[test]
 fn requests_by_the_table() {
     let (v1, v0) = (Version::V1_0, Version::V0_3);
-    let message = Event::Message;
+    let message = Input::Message;
     let hot_add = || message(HostMessage::HotAddRequest { range: range(9, 7), region: None });
     let info = || message(HostMessage::Info(Info::Other(InfoType(3))));
     let unballoon = |more| message(HostMessage::UnballoonRequest { more, ranges: vec![range(1, 2)] });
@@ -142,49 +142,49 @@ fn requests_by_the_table() {
         (running(v0), info(), running(v0), ignored("info message")),
         (running(v1), unballoon(true), running(v1), release(false)),
         (running(v1), unballoon(false), running(v1), release(true)),
-        (running(v1), Event::Released { pages: 5, last: false }, deflating(5), vec![]),
-        (deflating(5), Event::Released { pages: 2, last: true }, running(v1), done(7)),
-        (running(v1), Event::Elapsed, running(v1), vec![Action::Measure]),
-        (quiet(v1), Event::Elapsed, quiet(v1), vec![]),
-        (quiet(v1), Event::Measured(memory(9, 9)), quiet(v1), vec![]),
-        (quiet(v1), Event::Taken(vec![range(1, 2)]), quiet(v1), vec![Action::Undo(vec![range(1, 2)])]),
-        (quiet(v1), Event::NotTaken, quiet(v1), vec![]),
+        (running(v1), Input::Released { pages: 5, last: false }, deflating(5), vec![]),
+        (deflating(5), Input::Released { pages: 2, last: true }, running(v1), done(7)),
+        (running(v1), Input::Elapsed, running(v1), vec![Action::Measure]),
+        (quiet(v1), Input::Elapsed, quiet(v1), vec![]),
+        (quiet(v1), Input::Measured(memory(9, 9)), quiet(v1), vec![]),
+        (quiet(v1), Input::Taken(vec![range(1, 2)]), quiet(v1), vec![Action::Undo(vec![range(1, 2)])]),
+        (quiet(v1), Input::NotTaken, quiet(v1), vec![]),
     ];
-    for (state, event, next, actions) in table {
-        assert_eq!(step(state.clone(), event.clone()), (next, actions), "{state:?} {event:?}");
+    for (state, input, next, actions) in table {
+        assert_eq!(step(state.clone(), input.clone()), (next, actions), "{state:?} {input:?}");
     }
 }
 
 #[test]
 fn a_report_goes_out_every_interval_with_the_floor_in_it() {
-    let (machine, actions) = machine(running(Version::V2_0)).step(NOW, Event::Measured(memory(100_000, 0)));
+    let (machine, actions) = machine(running(Version::V2_0)).step(NOW, Input::Measured(memory(100_000, 0)));
     let report = StatusReport { available_pages: 100_000, committed_pages: 1000 + 168 * 256 };
     assert_eq!(actions, [Action::Send(11, GuestMessage::Status(report)), Action::Notify(Notice::Status(report))]);
     assert_eq!(machine.deadline(), Some(NOW + Duration::from_secs(1)));
     // A look at the memory for another reason is no report.
-    let (machine, actions) = machine.step(NOW + Duration::from_millis(999), Event::Measured(memory(1, 0)));
+    let (machine, actions) = machine.step(NOW + Duration::from_millis(999), Input::Measured(memory(1, 0)));
     assert_eq!(actions, []);
-    let (_, actions) = machine.step(NOW + Duration::from_secs(1), Event::Measured(memory(1, 0)));
+    let (_, actions) = machine.step(NOW + Duration::from_secs(1), Input::Measured(memory(1, 0)));
     assert!(matches!(&actions[..], [Action::Send(12, GuestMessage::Status(_)), _]));
 }
 
 proptest! {
     /// Any order of events: no panic, and after a failure nothing more.
     #[test]
-    fn any_order_of_events_is_survived(events in prop::collection::vec((event(), 0_u64..3), 0..60)) {
+    fn any_order_of_events_is_survived(events in prop::collection::vec((input(), 0_u64..3), 0..60)) {
         let mut machine = Machine::new(Settings::default());
         let mut now = NOW;
-        for (event, seconds) in events {
+        for (input, seconds) in events {
             now += Duration::from_secs(seconds);
             let failed = machine.state() == &State::Failed;
-            let (next, actions) = machine.step(now, event);
+            let (next, actions) = machine.step(now, input);
             prop_assert!(!failed || actions.is_empty());
             machine = next;
         }
     }
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn input() -> impl Strategy<Value = Input> {
     let message = prop_oneof![
         any::<bool>().prop_map(|accepted| HostMessage::VersionResponse { accepted }),
         any::<(bool, bool)>().prop_map(|(accepted, suppress_status)| {
@@ -196,12 +196,12 @@ fn event() -> impl Strategy<Value = Event> {
         any::<u64>().prop_map(|pages| HostMessage::Info(Info::MaxPageCount(pages))),
     ];
     prop_oneof![
-        2 => Just(Event::Opened),
-        8 => message.prop_map(Event::Message),
-        2 => Just(Event::Elapsed),
-        4 => any::<(u32, u32)>().prop_map(|(a, b)| Event::Measured(memory(a.into(), b.into()))),
-        2 => (0_u64..1 << 40, 1_u32..513).prop_map(|(start, count)| Event::Taken(vec![range(start, count)])),
-        1 => Just(Event::NotTaken),
-        1 => any::<(u64, bool)>().prop_map(|(pages, last)| Event::Released { pages, last }),
+        2 => Just(Input::Opened),
+        8 => message.prop_map(Input::Message),
+        2 => Just(Input::Elapsed),
+        4 => any::<(u32, u32)>().prop_map(|(a, b)| Input::Measured(memory(a.into(), b.into()))),
+        2 => (0_u64..1 << 40, 1_u32..513).prop_map(|(start, count)| Input::Taken(vec![range(start, count)])),
+        1 => Just(Input::NotTaken),
+        1 => any::<(u64, bool)>().prop_map(|(pages, last)| Input::Released { pages, last }),
     ]
 }

@@ -111,7 +111,7 @@ fn pinned_and_given_back(pinner: &Pinner) {
 fn more_chunks_than_one_table_has_entries() {
     let Some((pinner, _alone)) = pinner("more_chunks_than_one_table_has_entries") else { return };
     let before = pinned_pages(&pinner);
-    let count = 4096 + 10;
+    let count = 16_384 + 10;
     let chunks: Vec<_> = (0..count).map(|_| pinner.take(1).unwrap().expect("memory")).collect();
     assert_eq!(pinned_pages(&pinner), before + count);
     drop(chunks);

@@ -14,8 +14,8 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Entries of one table: 8 GiB in chunks of 2 MiB.
-const ENTRIES: u32 = 4096;
+/// Entries of one table: 32 GiB in chunks of 2 MiB.
+const ENTRIES: u32 = 16_384;
 
 /// All tables, oldest first.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 use crate::balloon::ranges::{self, RangeSet};
 use crate::balloon::state::tests::{NOW, machine, memory, quiet, range};
-use crate::balloon::state::{Action, Event, Limit, Machine, Notice, Settings};
+use crate::balloon::state::{Action, Input, Limit, Machine, Notice, Settings};
 use crate::balloon::wire::{GuestMessage, HostMessage, MAX_RANGES, PageRange, Version};
 use proptest::prelude::*;
 
@@ -41,8 +41,8 @@ impl Guest {
     }
 
     fn balloon(&mut self, requests: &[u32]) {
-        let mut events: Vec<Event> =
-            requests.iter().map(|pages| Event::Message(HostMessage::BalloonRequest { pages: *pages })).collect();
+        let mut events: Vec<Input> =
+            requests.iter().map(|pages| Input::Message(HostMessage::BalloonRequest { pages: *pages })).collect();
         let mut steps = 0;
         while !events.is_empty() {
             steps += 1;
@@ -53,9 +53,9 @@ impl Guest {
         }
     }
 
-    fn act(&mut self, action: Action) -> Option<Event> {
+    fn act(&mut self, action: Action) -> Option<Input> {
         match action {
-            Action::Measure => return Some(Event::Measured(memory(self.available, ranges::count(&self.held)))),
+            Action::Measure => return Some(Input::Measured(memory(self.available, ranges::count(&self.held)))),
             Action::Take(pages) => return Some(self.take(pages)),
             Action::Undo(ranges) => {
                 let mut held = RangeSet::default();
@@ -80,11 +80,11 @@ impl Guest {
         None
     }
 
-    fn take(&mut self, pages: u32) -> Event {
+    fn take(&mut self, pages: u32) -> Input {
         assert_eq!(pages % self.granule, 0);
         assert!(pages > 0);
         if u64::from(pages) > self.largest.min(self.available) {
-            return Event::NotTaken;
+            return Input::NotTaken;
         }
         let step = if self.scattered { 1 } else { pages };
         let mut ranges = Vec::new();
@@ -94,7 +94,7 @@ impl Guest {
         }
         self.held.extend(&ranges);
         self.available = self.available.saturating_sub(u64::from(pages) + self.others);
-        Event::Taken(ranges)
+        Input::Taken(ranges)
     }
 
     /// The pages of all responses, which must end with one that says so.
