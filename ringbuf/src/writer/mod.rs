@@ -117,7 +117,7 @@ impl<M: Memory> Writer<M> {
         // `publish_read` (Linux: hv_pkt_iter_close).
         self.memory.store_then_fence(ControlField::PendingSendSize, wanted);
         self.refresh()?;
-        let room = wanted <= self.room;
+        let room = wanted < self.room + GAP_BYTES;
         if room {
             self.cancel_space_request();
         }

@@ -13,5 +13,5 @@ mod tests;
 
 pub use mapping::{Mapping, Piece};
 pub use pinned::{Pinned, Pinner};
-pub use ring::Ring;
-pub(crate) use ring::{contiguous, map_mirrored};
+pub(crate) use ring::contiguous;
+pub use ring::{Ring, map_mirrored};
