@@ -1,29 +1,27 @@
 //! The program as a user sees it: every `tests/cmd/*.trycmd` is run beside a set of made-up machines.
 //!
-//! `TRYCMD=overwrite cargo test -p vmbusctl --test cmd` writes down what it prints now; read the difference.
-
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
+//! `TRYCMD=overwrite cargo test -p vmbusctl --test cli` writes down what it prints now; read the difference.
 
 use std::fs;
 use std::path::Path;
+
+use super::machines;
 
 #[test]
 fn commands() {
     // Cases run in their own folder, so that `--root hyperv` finds the machine and prints the same path everywhere.
     let folder = tempfile::tempdir().unwrap();
-    common::hyperv(&folder.path().join("hyperv"));
-    common::old(&folder.path().join("old"));
-    common::none(&folder.path().join("none"));
-    common::no_driver(&folder.path().join("no-driver"));
-    common::empty(&folder.path().join("empty"));
-    let broken = common::hyperv(&folder.path().join("broken"));
-    broken.write(&format!("sys/bus/vmbus/devices/{}/id", common::BALLOON), "one\n");
+    machines::hyperv(&folder.path().join("hyperv"));
+    machines::old(&folder.path().join("old"));
+    machines::none(&folder.path().join("none"));
+    machines::no_driver(&folder.path().join("no-driver"));
+    machines::empty(&folder.path().join("empty"));
+    let broken = machines::hyperv(&folder.path().join("broken"));
+    broken.write(&format!("sys/bus/vmbus/devices/{}/id", machines::BALLOON), "one\n");
 
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cmd");
     copy_cases(&source, folder.path());
-    // This file has no other test that could mind.
+    // The other tests use absolute paths only.
     std::env::set_current_dir(folder.path()).unwrap();
     let cases = trycmd::TestCases::new();
     cases.case("*.trycmd");

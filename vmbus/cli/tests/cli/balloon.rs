@@ -1,19 +1,17 @@
 //! Signals and the service manager, while the balloon driver waits for its device.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::machines;
+
 /// A process that is told to end while it waits has begun nothing, so it ends with 0; systemd knows what it waits for.
 #[test]
 fn a_signal_ends_the_wait_cleanly() {
     let folder = tempfile::tempdir().unwrap();
-    common::no_driver(folder.path());
+    machines::no_driver(folder.path());
     let socket = folder.path().join("notify");
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
