@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod hammer;
 mod wire;
 
 use std::path::PathBuf;
@@ -24,12 +25,18 @@ enum Command {
         /// The serial device, such as /dev/ttyS1.
         device: PathBuf,
     },
+    /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.
+    Hammer(hammer::HammerArgs),
+    /// Open and close a device over and over.
+    Reopen(hammer::ReopenArgs),
 }
 
 fn main() -> ExitCode {
     env_logger::init();
     let result = match Cli::parse().command {
         Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
+        Command::Hammer(args) => hammer::run(&args),
+        Command::Reopen(args) => hammer::reopen(&args),
     };
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");

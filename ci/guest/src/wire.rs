@@ -149,7 +149,7 @@ pub(crate) fn decode<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
 }
 
 /// FNV-1a, 64 bits: one multiplication a byte, cheap enough in a guest two emulators deep.
-fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

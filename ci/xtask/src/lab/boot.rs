@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,14 +25,16 @@ pub(crate) struct Nursery {
     pub(crate) software: Software,
     /// What runs in the guest.
     pub(crate) programs: Programs,
-    /// How guests run.
-    pub(crate) acceleration: Acceleration,
     /// Folder that gets a folder of logs for each boot.
-    pub(crate) logs: PathBuf,
+    logs: PathBuf,
     /// Longest wait for the agent's greeting.
-    pub(crate) timeout: Duration,
+    timeout: Duration,
     /// Where to tell what goes on.
     pub(crate) progress: Progress,
+    /// Guests run nested; set when they turn out not to boot on KVM.
+    nested: AtomicBool,
+    /// How guests run was asked for, so it stays that way.
+    fixed: bool,
 }
 
 /// A boot that failed: where its logs are, and whether the emulator is to blame.
@@ -50,14 +53,37 @@ impl std::fmt::Display for BootFailed {
 impl std::error::Error for BootFailed {}
 
 impl Nursery {
-    /// Boots a guest with the given kernel; `name` names its logs. A boot that fails is tried once more.
+    /// A nursery whose boots may take `timeout_seconds`. If `fixed`, guests run that way and no other.
+    pub(crate) fn new(
+        (software, programs): (Software, Programs),
+        (acceleration, fixed): (Acceleration, bool),
+        logs: PathBuf,
+        timeout_seconds: u64,
+        progress: &Progress,
+    ) -> Self {
+        let (timeout, progress) = (Duration::from_secs(timeout_seconds), progress.clone());
+        let nested = AtomicBool::new(acceleration == Acceleration::Nested);
+        Self { software, programs, logs, timeout, progress, nested, fixed }
+    }
+
+    /// How the next guest will run.
+    pub(crate) fn acceleration(&self) -> Acceleration {
+        if self.nested.load(Ordering::Relaxed) { Acceleration::Nested } else { Acceleration::Kvm }
+    }
+
+    /// Boots a guest with the given kernel; `name` names its logs. A boot that fails is tried once more, nested if
+    /// KVM was only believed to work.
     ///
     /// # Errors
     /// [`BootFailed`] twice, or something around the boot fails.
     pub(crate) fn boot(&self, kernel: Kernel, name: &str) -> Result<Guest> {
         match self.attempt(kernel, name) {
             Err(error) if error.is::<BootFailed>() => {
-                self.progress.say(format!("{error}; trying once more"));
+                if !self.fixed && !self.nested.swap(true, Ordering::Relaxed) {
+                    self.progress.say(format!("{error}; trying nested under emulation"));
+                } else {
+                    self.progress.say(format!("{error}; trying once more"));
+                }
                 self.attempt(kernel, &format!("{name}-again"))
             }
             result => result,
@@ -68,7 +94,8 @@ impl Nursery {
         let logs = self.logs.join(name);
         fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
         let sockets = tempfile::Builder::new().prefix("vmbus-lab-").tempdir().context("folder for sockets")?;
-        let how = match self.acceleration {
+        let acceleration = self.acceleration();
+        let how = match acceleration {
             Acceleration::Kvm => "KVM",
             Acceleration::Nested => "nested under emulation",
         };
@@ -85,7 +112,7 @@ impl Nursery {
             (Err(error), _) | (_, Err(error)) if error.is::<Interrupted>() => return Err(error),
             _ => bail!(BootFailed { why: "QEMU did not start".to_owned(), logs }),
         };
-        let parts = Parts { qemu, qmp, agent, acceleration: self.acceleration, logs: logs.clone(), sockets };
+        let parts = Parts { qemu, qmp, agent, acceleration, logs: logs.clone(), sockets };
         let guest = Guest::greet(parts, self.timeout).or_else(|error| {
             if error.is::<Interrupted>() {
                 return Err(error);
@@ -98,6 +125,7 @@ impl Nursery {
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
         drop(task);
+        fs::remove_file(guest.sockets.path().join("initrd")).context("remove the initial file system")?;
         self.progress.say(format!(
             "{name}: Linux {} is up after {:.0} s, {how}",
             guest.hello.release,
@@ -112,7 +140,7 @@ impl Nursery {
         };
         let (inner, vmlinuz) = (image::inner(&self.software, kernel, &self.programs)?, image_of(kernel)?);
         let initrd = sockets.join("initrd");
-        if self.acceleration == Acceleration::Kvm {
+        if self.acceleration() == Acceleration::Kvm {
             fs::write(&initrd, inner).context("write the initial file system")?;
             return Ok(machine::direct(&self.software, &vmlinuz, &initrd, sockets, logs));
         }

@@ -41,6 +41,7 @@ pub(crate) struct Guest {
     agent: Line,
     next_request: u64,
     resent: u64,
+    jobs: Vec<u64>,
     /// Folder of this boot's logs.
     pub(crate) logs: PathBuf,
     /// Folder of the sockets, removed with the guest.
@@ -56,7 +57,7 @@ impl Guest {
         let Parts { qemu, qmp, mut agent, acceleration, logs, sockets } = parts;
         let hello = await_hello(&mut agent, Instant::now() + timeout)?;
         let mut guest =
-            Self { qemu, qmp, acceleration, hello, agent, next_request: 0, resent: 0, logs, sockets };
+            Self { qemu, qmp, acceleration, hello, agent, next_request: 0, resent: 0, jobs: Vec::new(), logs, sockets };
         guest.qmp.negotiate().context("set up QMP")?;
         Ok(guest)
     }
@@ -89,7 +90,29 @@ impl Guest {
     pub(crate) fn spawn(&mut self, argv: &[&str]) -> Result<Job> {
         let call = Call::Spawn { argv: owned(argv), env: Vec::new() };
         let started: Started = self.call(call, Duration::ZERO).with_context(|| format!("start {argv:?}"))?;
+        self.jobs.push(started.job);
         Ok(Job { started, name: argv.join(" "), read: 0, pending: String::new() })
+    }
+
+    /// Ends what background programs are left.
+    ///
+    /// # Errors
+    /// One does not end, or the guest is gone.
+    pub(crate) fn end_jobs(&mut self) -> Result<()> {
+        for job in std::mem::take(&mut self.jobs) {
+            self.call::<()>(Call::Kill { job, signal: 9 }, Duration::ZERO)?;
+            let patience = Duration::from_secs(10);
+            let finished: Finished = self.call(Call::Wait { job, timeout_ms: millis(patience) }, patience)?;
+            if finished.timed_out {
+                bail!("a background program in the guest does not end");
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the serial lines, so that others can talk over them; the guest goes on as long as the three live.
+    pub(crate) fn into_kept(self) -> (Guarded, tempfile::TempDir, PathBuf) {
+        (self.qemu, self.sockets, self.logs)
     }
 
     /// Reads a file from `offset` on, at most one reply's worth.
@@ -260,11 +283,6 @@ impl Job {
     pub(crate) fn poll(&self, guest: &mut Guest, timeout: Duration) -> Result<Finished> {
         guest.call(Call::Wait { job: self.started.job, timeout_ms: millis(timeout) }, timeout)
     }
-
-    /// Process id in the guest.
-    pub(crate) fn pid(&self) -> i32 {
-        self.started.pid
-    }
 }
 
 /// How a program ended and what it said, for a message.
@@ -274,7 +292,8 @@ pub(crate) fn describe(finished: &Finished) -> String {
         (Some(code), _, _) => format!("exit {code}"),
         (None, signal, _) => format!("signal {}", signal.unwrap_or(0)),
     };
-    let said: Vec<&str> = [finished.stderr.trim(), finished.stdout.trim()].into_iter().filter(|t| !t.is_empty()).collect();
+    let said: Vec<&str> =
+        [finished.stderr.trim(), finished.stdout.trim()].into_iter().filter(|t| !t.is_empty()).collect();
     let said = said.join(" | ");
     if said.is_empty() { end } else { format!("{end}: {}", tail(&said, 800)) }
 }

@@ -13,8 +13,7 @@ use super::fetch::Software;
 use super::programs::Programs;
 use crate::process;
 
-const FOLDERS: [&str; 11] =
-    ["bin", "dev", "lib", "proc", "qemu", "qemu/lib", "run", "sys", "tmp", "var", "var/lib"];
+const FOLDERS: [&str; 11] = ["bin", "dev", "lib", "proc", "qemu", "qemu/lib", "run", "sys", "tmp", "var", "var/lib"];
 
 /// What both guests do first.
 const PREPARE: &str = "#!/bin/busybox sh

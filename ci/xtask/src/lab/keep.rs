@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// # Errors
 /// The guest's QEMU cannot be watched.
 pub(crate) fn hold(guest: Guest, progress: &Progress) -> Result<()> {
-    let Guest { mut qemu, sockets, logs, .. } = guest;
+    let (mut qemu, sockets, logs) = guest.into_kept();
     let folder = sockets.path().display();
     progress.say("the guest stays; Ctrl-C ends it");
     progress.say(format!("  a command in it:  cargo xtask lab-guest {folder} vmbusctl list"));

@@ -77,7 +77,10 @@ mod tests {
     fn an_ordinary_boot_has_none() {
         let log = "0.2 kvm: kvm [155]: vcpu0, guest rIP: 0x1 Unhandled WRMSR(0xc0010007)\n";
         assert!(complaints(log.lines(), true).is_empty());
-        assert_eq!(emulator_failure("x\nKVM internal error. Suberror: 1\n").as_deref(), Some("KVM internal error. Suberror: 1"));
+        assert_eq!(
+            emulator_failure("x\nKVM internal error. Suberror: 1\n").as_deref(),
+            Some("KVM internal error. Suberror: 1")
+        );
         assert_eq!(emulator_failure("lab: fine\n"), None);
     }
 }

@@ -111,7 +111,8 @@ fn socket(sockets: &Path, name: &str) -> String {
 }
 
 fn guest(wiring: &Wiring) -> Vec<String> {
-    let mut arguments: Vec<String> = ["-machine", "q35", "-accel", "kvm", "-cpu", CPU, "-smp", "2"].map(str::to_owned).into();
+    let mut arguments: Vec<String> =
+        ["-machine", "q35", "-accel", "kvm", "-cpu", CPU, "-smp", "2"].map(str::to_owned).into();
     arguments.extend(["-m".to_owned(), MEMORY_MIB.to_string()]);
     arguments.extend(["-display", "none", "-vga", "none", "-nodefaults", "-no-reboot"].map(str::to_owned));
     arguments.extend(["-device", "vmbus-bridge", "-device", "hv-balloon,id=b0,status-report=on"].map(str::to_owned));

@@ -73,11 +73,6 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Replaces the text behind the spinner.
-    pub(crate) fn detail(&self, text: impl Into<String>) {
-        self.bar.set_message(text.into());
-    }
-
     /// Sets how far it is.
     pub(crate) fn reached(&self, position: u64) {
         self.bar.set_position(position);

@@ -98,8 +98,7 @@ impl Apt {
     /// A download fails or a hash is wrong.
     pub(crate) fn download(&self, files: &BTreeSet<Planned>, progress: &Progress) -> Result<()> {
         let archives = self.archives();
-        let missing: Vec<&Planned> =
-            files.iter().filter(|file| !archives.join(&file.file).exists()).collect();
+        let missing: Vec<&Planned> = files.iter().filter(|file| !archives.join(&file.file).exists()).collect();
         if missing.is_empty() {
             return Ok(());
         }
