@@ -20,9 +20,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the lab's requests on a serial device until told to power off.
+    /// Serve the lab's requests until told to power off.
     Agent {
-        /// The serial device, such as /dev/ttyS1.
+        /// A virtio port, such as /dev/vport0p1, or a serial device.
         device: PathBuf,
     },
     /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.

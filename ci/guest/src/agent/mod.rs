@@ -1,4 +1,4 @@
-//! The agent: reads requests from a serial device, executes them one at a time, and writes replies.
+//! The agent: reads requests from a serial device or virtio port, executes them one at a time, and writes replies.
 //! A request is executed at most once: the last reply is kept and sent again when its request comes again.
 
 mod jobs;
@@ -15,12 +15,12 @@ use rustix::termios::{self, OptionalActions};
 use self::jobs::Jobs;
 use crate::wire::{self, Call, Chunk, Fault, Hello, Reply, Request, TEXT_LIMIT};
 
-/// Serves requests on the serial device until one says power off.
+/// Serves requests on the serial device or virtio port until one says power off.
 ///
 /// # Errors
 /// The device cannot be opened, set up, read or written.
 pub(crate) fn serve(device: &Path) -> Result<()> {
-    let (input, mut output) = open_serial(device).with_context(|| format!("serial device {}", device.display()))?;
+    let (input, mut output) = open(device).with_context(|| format!("open {}", device.display()))?;
     let mut input = BufReader::new(input);
     let mut jobs = Jobs::default();
     let mut last = (0, wire::encode(&Reply { id: 0, result: hello() })?);
@@ -44,13 +44,15 @@ pub(crate) fn serve(device: &Path) -> Result<()> {
     }
 }
 
-/// Opens the device twice over: raw, no echo, no flow control, at the fastest common speed.
-fn open_serial(device: &Path) -> Result<(File, File)> {
+/// Opens the device for both directions; a terminal is made raw: no echo, no flow control, the fastest common speed.
+fn open(device: &Path) -> Result<(File, File)> {
     let output = OpenOptions::new().read(true).write(true).open(device)?;
-    let mut settings = termios::tcgetattr(&output)?;
-    settings.make_raw();
-    settings.set_speed(115_200)?;
-    termios::tcsetattr(&output, OptionalActions::Flush, &settings)?;
+    if termios::isatty(&output) {
+        let mut settings = termios::tcgetattr(&output)?;
+        settings.make_raw();
+        settings.set_speed(115_200)?;
+        termios::tcsetattr(&output, OptionalActions::Flush, &settings)?;
+    }
     Ok((output.try_clone()?, output))
 }
 

@@ -30,13 +30,18 @@ for module in $(cat /lib/modules); do insmod /lib/$module.ko || echo \"lab: cann
 /// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks.
 const L2: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs
 dmesg -n 5
-vmbus-lab-guest agent /dev/ttyS1
+until [ -e /dev/vport0p1 ]; do usleep 50000; done
+vmbus-lab-guest agent /dev/vport0p1
 echo \"lab: the agent ended with $?\"
 poweroff -f
 ";
 
 /// Modules of L2 in the order of their dependencies.
 const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon"];
+
+/// What 6.12 has built in for the agent's port.
+const OLD_L2_MODULES: [&str; 6] =
+    ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console"];
 
 /// Modules of L1: the emulated processor is an AMD.
 const L1_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
@@ -55,7 +60,11 @@ const FIRMWARE: [&str; 6] = [
 /// # Errors
 /// A file is missing or cannot be read.
 pub(crate) fn inner(software: &Software, kernel: Kernel, programs: &Programs) -> Result<Vec<u8>> {
-    let mut archive = start(software, kernel, &L2_MODULES, L2)?;
+    let mut modules = L2_MODULES.to_vec();
+    if kernel == Kernel::V6_1 {
+        modules.extend(OLD_L2_MODULES);
+    }
+    let mut archive = start(software, kernel, &modules, L2)?;
     archive.file("bin/vmbus-lab-guest", true, &read(&programs.lab_guest)?)?;
     archive.file("bin/vmbusctl", true, &read(&programs.vmbusctl)?)?;
     Ok(archive.finish()?)
@@ -67,7 +76,7 @@ pub(crate) fn inner(software: &Software, kernel: Kernel, programs: &Programs) ->
 /// A file is missing or cannot be read.
 pub(crate) fn outer(software: &Software, inner: &[u8], kernel: &Path, command: &str) -> Result<Vec<u8>> {
     let run = format!(
-        "for port in 1 2 3; do stty raw -echo < /dev/ttyS$port; done\n\
+        "for port in 1 2; do stty raw -echo < /dev/ttyS$port; done\n\
          /qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu {command}\n\
          echo \"lab: the inner QEMU ended with $?\"\n\
          poweroff -f\n"
