@@ -24,7 +24,9 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
-for module in $(cat /lib/modules); do insmod /lib/$module.ko || echo \"lab: cannot load $module\"; done
+while read module options; do
+    insmod /lib/$module.ko $options || echo \"lab: cannot load $module\"
+done < /lib/modules
 ";
 
 /// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks.
@@ -36,12 +38,12 @@ echo \"lab: the agent ended with $?\"
 poweroff -f
 ";
 
-/// Modules of L2 in the order of their dependencies.
-const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon"];
+/// Modules of L2 in the order of their dependencies, with options: by default hv_balloon is silent for 45 s.
+const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon pressure_report_delay=0"];
 
 /// What 6.12 has built in for the agent's port.
 const OLD_L2_MODULES: [&str; 6] =
-    ["virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console"];
+    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console"];
 
 /// Modules of L1: the emulated processor is an AMD.
 const L1_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
@@ -102,8 +104,8 @@ fn start(software: &Software, kernel: Kernel, modules: &[&str], run: &str) -> Re
     }
     archive.file("bin/busybox", true, &read(&software.file("bin/busybox"))?)?;
     archive.file("init", true, format!("{PREPARE}{run}").as_bytes())?;
-    archive.file("lib/modules", false, modules.join("\n").as_bytes())?;
-    for module in modules {
+    archive.file("lib/modules", false, format!("{}\n", modules.join("\n")).as_bytes())?;
+    for module in modules.iter().filter_map(|module| module.split(' ').next()) {
         archive.file(&format!("lib/{module}.ko"), false, &find_module(software, kernel, module)?)?;
     }
     Ok(archive)
