@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The VMBus as Linux shows it to user space: devices, their arrival and removal, binding, and the link to a host.
+//!
+//! ```text
+//! ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
+//!              ^^^^^ you are here
+//! ```
+//!
+//! This crate finds devices in sysfs ([`sysfs`]), hears of changes ([`uevent`]) and moves devices between kernel
+//! drivers and user space ([`bind`]). It does not move packets between threads, does not know any device's
+//! protocol, and never prints.
+//!
+//! ```no_run
+//! use vmbus::bind::{BindOptions, Binder, DEFAULT_STATE_DIRECTORY};
+//! use vmbus::sysfs::Bus;
+//!
+//! let bus = Bus::system();
+//! let device = bus.find("balloon")?;
+//! let bound = Binder::new(&bus, DEFAULT_STATE_DIRECTORY).bind(&device, BindOptions::default())?;
+//! println!("{} is {}", device.class.title(), bound.node.display());
+//! # Ok::<(), vmbus::Error>(())
+//! ```
+
+#![deny(unsafe_code)]
+
+pub mod bind;
+pub mod class;
+pub mod error;
+#[cfg(test)]
+mod fake;
+pub mod sysfs;
+pub mod uevent;
+
+pub use error::{Error, ErrorKind};
