@@ -1,0 +1,93 @@
+//! The one way to a ring's bytes: a safe trait whose accesses are checked by whoever implements it.
+//!
+//! Nothing here hands out references to shared bytes. The other side may change any of them at any moment, so each
+//! access copies, once, and the copy is what gets checked.
+
+use crate::layout::ControlField;
+
+/// Access to one ring: its control fields and its data.
+///
+/// Offsets of data are in bytes from the start of the data, below [`Memory::data_bytes`]; an access that reaches the
+/// end goes on at the start. An access that begins out of range or is longer than the data has no useful result, but it
+/// touches nothing outside of the ring: zeroes are loaded, stores dropped, or the access wraps. Nothing here panics.
+///
+/// [`Mapped`](crate::Mapped) is the real one; `doubles` has one in plain memory and a hostile one.
+pub trait Memory {
+    /// Bytes of data: a multiple of 8, any size (not only powers of two). Must not change.
+    fn data_bytes(&self) -> u32;
+
+    /// Loads a control field. Later accesses are not moved before it (acquire).
+    fn load(&self, field: ControlField) -> u32;
+
+    /// Stores a control field. Earlier accesses are not moved behind it (release).
+    fn store(&self, field: ControlField, value: u32);
+
+    /// Stores a control field as [`Memory::store`] does, then a full fence: no later load is carried out before the
+    /// store is visible to the other side.
+    fn store_then_fence(&self, field: ControlField, value: u32);
+
+    /// Loads `N` little-endian words. `offset` is rounded down to a multiple of 8.
+    fn load_words<const N: usize>(&self, offset: u32) -> [u64; N];
+
+    /// Stores `N` words little-endian. `offset` is rounded down to a multiple of 8.
+    fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]);
+
+    /// Copies bytes out of the ring.
+    fn read(&self, offset: u32, destination: &mut [u8]);
+
+    /// Copies bytes into the ring.
+    fn write(&self, offset: u32, source: &[u8]);
+
+    /// Asks for the cache line at `offset` for writing. A hint, nothing by default.
+    #[inline]
+    fn prefetch_for_write(&self, offset: u32) {
+        let _ = offset;
+    }
+}
+
+impl<M: Memory> Memory for &M {
+    #[inline]
+    fn data_bytes(&self) -> u32 {
+        (**self).data_bytes()
+    }
+
+    #[inline]
+    fn load(&self, field: ControlField) -> u32 {
+        (**self).load(field)
+    }
+
+    #[inline]
+    fn store(&self, field: ControlField, value: u32) {
+        (**self).store(field, value);
+    }
+
+    #[inline]
+    fn store_then_fence(&self, field: ControlField, value: u32) {
+        (**self).store_then_fence(field, value);
+    }
+
+    #[inline]
+    fn load_words<const N: usize>(&self, offset: u32) -> [u64; N] {
+        (**self).load_words(offset)
+    }
+
+    #[inline]
+    fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]) {
+        (**self).store_words(offset, words);
+    }
+
+    #[inline]
+    fn read(&self, offset: u32, destination: &mut [u8]) {
+        (**self).read(offset, destination);
+    }
+
+    #[inline]
+    fn write(&self, offset: u32, source: &[u8]) {
+        (**self).write(offset, source);
+    }
+
+    #[inline]
+    fn prefetch_for_write(&self, offset: u32) {
+        (**self).prefetch_for_write(offset);
+    }
+}

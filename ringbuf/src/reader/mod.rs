@@ -1,0 +1,227 @@
+//! The reading end of a ring.
+//!
+//! Own index in private memory, the writer's index cached and loaded again only when everything known was read. The
+//! read index is given back lazily: at [`ReadBatch::finish`], when the ring is found empty, or after a quarter of it.
+
+mod batch;
+
+pub use batch::ReadBatch;
+
+use crate::error::{Corrupt, ReadError, What};
+use crate::layout::{ControlField, Geometry, SMALLEST_PACKET_BYTES, TRAILER_BYTES};
+use crate::memory::Memory;
+use crate::packet::{Descriptor, Packet};
+use crate::signal::{Signal, publish_read};
+
+/// Reads packets out of a ring. There must be one reader per ring.
+#[derive(Debug)]
+pub struct Reader<M> {
+    memory: M,
+    ring: Geometry,
+    /// Where the next packet begins; ahead of the published read index by `unreleased`.
+    read: u32,
+    /// Bytes read and not given back.
+    unreleased: u32,
+    /// Bytes published by the writer and not read, as far as known. Whole packets, if the writer is honest.
+    ready: u32,
+    /// Bytes after which a batch gives back what was read.
+    release_bytes: u32,
+    /// A release found the writer blocked, and nobody was told yet.
+    owed: bool,
+    corrupt: Option<Corrupt>,
+}
+
+/// What [`Reader::read_into`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// The packet's descriptor, or nothing if the ring is empty.
+    pub packet: Option<Descriptor>,
+    /// Bytes of payload in the caller's buffer.
+    pub payload_bytes: usize,
+    /// Whether the writer must be signalled now.
+    pub signal: Signal,
+}
+
+impl<M: Memory> Reader<M> {
+    /// A reader that goes on where the ring's read index stands.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if size or indices can't be those of a ring.
+    pub fn new(memory: M) -> Result<Self, Corrupt> {
+        let ring = Geometry::new(memory.data_bytes())?;
+        let read = memory.load(ControlField::ReadIndex);
+        if !ring.is_index(read) {
+            return Err(Corrupt { what: What::ReadIndex, value: read, limit: ring.data_bytes() });
+        }
+        let release_bytes = ring.data_bytes() / 4;
+        let mut reader =
+            Self { memory, ring, read, unreleased: 0, ready: 0, release_bytes, owed: false, corrupt: None };
+        reader.refresh()?;
+        Ok(reader)
+    }
+
+    /// Starts a batch. Packets come out of it in place; [`ReadBatch::finish`] gives their space back.
+    #[inline]
+    pub fn batch(&mut self) -> ReadBatch<'_, M> {
+        ReadBatch::new(self)
+    }
+
+    /// The next packet, which stays in the ring.
+    ///
+    /// # Errors
+    /// [`Corrupt`], sticky.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<Packet<'_, M>>, Corrupt> {
+        let Some(descriptor) = self.next_descriptor()? else { return Ok(None) };
+        Ok(Some(Packet::new(&self.memory, self.ring, self.read, descriptor)))
+    }
+
+    /// Copies the payload of the next packet into `buffer` and moves on. Space is given back lazily; a call that
+    /// finds the ring empty gives back all of it.
+    ///
+    /// # Errors
+    /// [`ReadError::ShortBuffer`] leaves the packet where it is; [`ReadError::Corrupt`] is sticky.
+    #[inline]
+    pub fn read_into(&mut self, buffer: &mut [u8]) -> Result<Received, ReadError> {
+        let Some(descriptor) = self.next_descriptor()? else {
+            return Ok(Received { packet: None, payload_bytes: 0, signal: self.finish() });
+        };
+        let packet = Packet::new(&self.memory, self.ring, self.read, descriptor);
+        let payload = packet.payload();
+        let needed = descriptor.packet_bytes().saturating_sub(descriptor.header_bytes());
+        let Ok(payload_bytes) = payload.copy_to(buffer) else {
+            return Err(ReadError::ShortBuffer { needed });
+        };
+        self.consume(descriptor);
+        let signal = if self.unreleased >= self.release_bytes { self.finish() } else { Signal::NotNeeded };
+        Ok(Received { packet: Some(descriptor), payload_bytes, signal })
+    }
+
+    /// Whether nothing is there to read. Asks the ring if nothing is known to be there.
+    ///
+    /// # Errors
+    /// [`Corrupt`], sticky.
+    #[inline]
+    pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.ready == 0 && !self.refresh()?)
+    }
+
+    /// Tells the writer not to signal new packets. A signal may still come from a publication that is under way.
+    #[inline]
+    pub fn mask(&mut self) {
+        self.memory.store(ControlField::InterruptMask, 1);
+    }
+
+    /// Asks the writer for signals again, gives back all space, and looks once more, behind a full fence.
+    ///
+    /// Sleep only after `false`. `true`: run another batch and finish it first; packets arrived in between, or a
+    /// signal to the writer is owed and [`ReadBatch::finish`] will return it, or the ring is corrupt.
+    #[must_use = "sleeping after `true` may sleep forever"]
+    pub fn unmask(&mut self) -> bool {
+        if self.corrupt.is_some() {
+            return true;
+        }
+        // Before the mask opens: the writer compares its old write index with the read index it finds, and an index
+        // that is behind would look like a reader that is awake.
+        self.release();
+        // Fence, between our stores of read index and mask and our load of the write index; the writer's half is
+        // `publish_write` (Linux: hv_signal_on_write).
+        self.memory.store_then_fence(ControlField::InterruptMask, 0);
+        self.ready != 0 || self.owed || self.refresh().unwrap_or(true)
+    }
+
+    /// The memory of this ring.
+    #[inline]
+    pub const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// What was found wrong, if anything was.
+    #[must_use]
+    #[inline]
+    pub const fn corrupt(&self) -> Option<Corrupt> {
+        self.corrupt
+    }
+
+    /// Gives the memory back. Space of packets that were read is not released.
+    #[must_use]
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+
+    /// The descriptor of the next packet, checked.
+    #[inline]
+    fn next_descriptor(&mut self) -> Result<Option<Descriptor>, Corrupt> {
+        if self.ready == 0 && !self.refresh()? {
+            return Ok(None);
+        }
+        let descriptor = Descriptor::from_words(self.memory.load_words(self.read));
+        let packet_bytes = descriptor.packet_bytes();
+        if packet_bytes + TRAILER_BYTES > self.ready {
+            return Err(self.fail(What::PacketLength, packet_bytes, self.ready));
+        }
+        let header_bytes = descriptor.header_bytes();
+        if header_bytes < SMALLEST_PACKET_BYTES - TRAILER_BYTES || header_bytes > packet_bytes {
+            return Err(self.fail(What::PayloadOffset, header_bytes, packet_bytes));
+        }
+        Ok(Some(descriptor))
+    }
+
+    /// Moves behind the packet at the read position, whose descriptor was checked.
+    #[inline]
+    fn consume(&mut self, descriptor: Descriptor) {
+        let bytes = descriptor.packet_bytes() + TRAILER_BYTES;
+        self.read = self.ring.advance(self.read, bytes);
+        self.ready = self.ready.saturating_sub(bytes);
+        self.unreleased += bytes;
+    }
+
+    /// Loads the write index and checks that the writer only went forward, and not into what was not given back.
+    /// Called when everything known was read. Returns whether there is something to read.
+    #[inline]
+    fn refresh(&mut self) -> Result<bool, Corrupt> {
+        if let Some(corrupt) = self.corrupt {
+            return Err(corrupt);
+        }
+        let write = self.memory.load(ControlField::WriteIndex);
+        if write == self.read {
+            return Ok(false);
+        }
+        if !self.ring.is_index(write) {
+            return Err(self.fail(What::WriteIndex, write, self.ring.data_bytes()));
+        }
+        let ready = self.ring.distance(self.read, write);
+        let possible = self.ring.data_bytes().saturating_sub(self.unreleased);
+        if ready < SMALLEST_PACKET_BYTES || ready >= possible {
+            return Err(self.fail(What::WriteIndex, write, self.read));
+        }
+        self.ready = ready;
+        Ok(true)
+    }
+
+    /// Gives everything back and returns the signal that is due.
+    #[inline]
+    fn finish(&mut self) -> Signal {
+        self.release();
+        let owed = self.owed;
+        self.owed = false;
+        Signal::when(owed)
+    }
+
+    /// Gives everything back and remembers the signal that is due.
+    #[inline]
+    fn release(&mut self) {
+        if self.unreleased != 0 && self.corrupt.is_none() {
+            self.owed |= publish_read(&self.memory, self.ring, self.read, self.unreleased).is_needed();
+            self.unreleased = 0;
+        }
+    }
+
+    #[cold]
+    fn fail(&mut self, what: What, value: u32, limit: u32) -> Corrupt {
+        let corrupt = Corrupt { what, value, limit };
+        self.corrupt = Some(corrupt);
+        self.ready = 0;
+        corrupt
+    }
+}

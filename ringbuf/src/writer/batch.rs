@@ -1,0 +1,71 @@
+//! Several packets in one go, published together: one fence and one look at the reader for all of them.
+
+use crate::error::WriteError;
+use crate::memory::Memory;
+use crate::packet::OutgoingPacket;
+use crate::signal::Signal;
+use crate::writer::{Reservation, Writer};
+
+/// A batch of packets being written.
+///
+/// A long batch publishes early, in steps of about 4 KiB (less in a small ring). [`WriteBatch::commit`] publishes the
+/// rest; dropping the batch takes back whatever is not yet published. A signal that an early publication found due is
+/// returned by `commit`; after a drop by the next write, or by [`Writer::take_owed_signal`].
+#[derive(Debug)]
+pub struct WriteBatch<'w, M: Memory> {
+    writer: &'w mut Writer<M>,
+}
+
+impl<'w, M: Memory> WriteBatch<'w, M> {
+    #[inline]
+    pub(super) const fn new(writer: &'w mut Writer<M>) -> Self {
+        Self { writer }
+    }
+
+    /// Adds one packet. The payload is the concatenation of `payload`, padded to 8 bytes with zeroes.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the batch stays as it was. On [`WriteError::Full`] commit it, so that the reader can make room.
+    #[inline]
+    pub fn push(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+        self.writer.put(packet, payload)?;
+        self.writer.publish_if_long();
+        Ok(())
+    }
+
+    /// Makes room for a packet whose payload is then written in place, in any order. The packet joins the batch by
+    /// [`Reservation::commit`].
+    ///
+    /// # Errors
+    /// [`WriteError`]; the batch stays as it was.
+    #[inline]
+    pub fn reserve<'b, 'p>(
+        &'b mut self,
+        packet: OutgoingPacket<'p>,
+        payload_bytes: usize,
+    ) -> Result<Reservation<'b, 'p, M>, WriteError> {
+        let frame = self.writer.open(&packet, payload_bytes)?;
+        Ok(Reservation::new(self.writer, packet, frame, payload_bytes))
+    }
+
+    /// Bytes written and not yet visible to the reader.
+    #[must_use]
+    #[inline]
+    pub fn unpublished_bytes(&self) -> u32 {
+        self.writer.unpublished
+    }
+
+    /// Publishes all packets.
+    #[inline]
+    pub fn commit(self) -> Signal {
+        self.writer.publish()
+    }
+}
+
+impl<M: Memory> Drop for WriteBatch<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        // After a commit there is nothing to take back.
+        self.writer.roll_back();
+    }
+}

@@ -1,0 +1,303 @@
+//! The writing end of a ring.
+//!
+//! Own index in private memory, the reader's index cached and loaded again only when the ring seems full. Header and
+//! trailer are plain word stores, the payload is copied once, and one store with a full fence publishes.
+
+mod batch;
+mod reservation;
+
+pub use batch::WriteBatch;
+pub use reservation::Reservation;
+
+use crate::error::{Corrupt, What, WriteError};
+use crate::layout::{ControlField, DESCRIPTOR_BYTES, FEATURE_PENDING_SEND_SIZE, GAP_BYTES, Geometry, TRAILER_BYTES};
+use crate::memory::Memory;
+use crate::packet::{Frame, OutgoingPacket};
+use crate::signal::{Signal, publish_write};
+
+/// A batch publishes what it has after this many bytes, or a quarter of the ring if that is less, so that the reader
+/// starts while the rest is being written.
+const PUBLISH_BYTES: u32 = 4096;
+
+/// Writes packets into a ring. There must be one writer per ring.
+#[derive(Debug)]
+pub struct Writer<M> {
+    memory: M,
+    ring: Geometry,
+    /// Where the next packet begins; ahead of the published write index by `unpublished`.
+    write: u32,
+    /// Bytes written and not published.
+    unpublished: u32,
+    /// Bytes that may be written, as far as known; the gap is taken off.
+    room: u32,
+    /// Bytes after which a batch publishes.
+    publish_bytes: u32,
+    /// A publication within a batch found the reader asleep, and nobody was told yet.
+    owed: bool,
+    /// The pending send size in the ring is not zero.
+    space_requested: bool,
+    corrupt: Option<Corrupt>,
+}
+
+impl<M: Memory> Writer<M> {
+    /// A writer that goes on where the ring's write index stands.
+    ///
+    /// # Errors
+    /// [`Corrupt`] if size or indices can't be those of a ring.
+    pub fn new(memory: M) -> Result<Self, Corrupt> {
+        let ring = Geometry::new(memory.data_bytes())?;
+        let write = memory.load(ControlField::WriteIndex);
+        if !ring.is_index(write) {
+            return Err(Corrupt { what: What::WriteIndex, value: write, limit: ring.data_bytes() });
+        }
+        let mut writer = Self {
+            memory,
+            ring,
+            write,
+            unpublished: 0,
+            room: 0,
+            publish_bytes: PUBLISH_BYTES.min(ring.data_bytes() / 4),
+            owed: false,
+            space_requested: false,
+            corrupt: None,
+        };
+        writer.refresh()?;
+        Ok(writer)
+    }
+
+    /// Writes one packet and publishes it. The payload is the concatenation of `payload`, padded to 8 bytes with
+    /// zeroes.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing is visible to the other side then.
+    #[inline]
+    pub fn try_write(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Signal, WriteError> {
+        self.put(packet, payload)?;
+        Ok(self.publish())
+    }
+
+    /// Starts a batch: several packets, published together.
+    #[inline]
+    pub fn batch(&mut self) -> WriteBatch<'_, M> {
+        WriteBatch::new(self)
+    }
+
+    /// Bytes free in the ring, asking the ring. A packet fits if it takes less than that.
+    ///
+    /// # Errors
+    /// [`Corrupt`], sticky.
+    #[inline]
+    pub fn free_bytes(&mut self) -> Result<u32, Corrupt> {
+        self.refresh()?;
+        Ok(self.room + GAP_BYTES)
+    }
+
+    /// Bytes of ring that the largest packet may take, descriptor and trailer included.
+    #[must_use]
+    #[inline]
+    pub const fn largest_packet_bytes(&self) -> u32 {
+        self.ring.data_bytes().saturating_sub(GAP_BYTES)
+    }
+
+    /// Asks the reader for a signal when more than `ring_bytes` ([`WriteError::Full`]'s `needed`) are free, and looks
+    /// once more, behind a full fence.
+    ///
+    /// Sleep only after `false`. `true`: there is room already, and the request was taken back. A write that succeeds
+    /// takes a request back, too.
+    ///
+    /// # Errors
+    /// [`Corrupt`], sticky.
+    pub fn request_space(&mut self, ring_bytes: u32) -> Result<bool, Corrupt> {
+        if let Some(corrupt) = self.corrupt {
+            return Err(corrupt);
+        }
+        let wanted = ring_bytes.min(self.largest_packet_bytes());
+        self.space_requested = true;
+        // Fence, between our store of the pending size and our load of the read index; the reader's half is
+        // `publish_read` (Linux: hv_pkt_iter_close).
+        self.memory.store_then_fence(ControlField::PendingSendSize, wanted);
+        self.refresh()?;
+        let room = wanted < self.room + GAP_BYTES;
+        if room {
+            self.cancel_space_request();
+        }
+        Ok(room)
+    }
+
+    /// Takes a request for space back. The signal may be under way already.
+    pub fn cancel_space_request(&mut self) {
+        self.space_requested = false;
+        self.memory.store(ControlField::PendingSendSize, 0);
+    }
+
+    /// Tells the reader that this writer uses [`Writer::request_space`] (the feature bit). Linux sets it in both rings
+    /// when a channel opens; who makes a ring himself calls this before he uses it.
+    pub fn announce_flow_control(&mut self) {
+        self.memory.store(ControlField::FeatureBits, FEATURE_PENDING_SEND_SIZE);
+    }
+
+    /// The signal that a dropped batch left behind, if any; later writes return it, too.
+    #[inline]
+    pub fn take_owed_signal(&mut self) -> Signal {
+        let owed = self.owed;
+        self.owed = false;
+        Signal::when(owed)
+    }
+
+    /// The memory of this ring.
+    #[inline]
+    pub const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// What was found wrong, if anything was.
+    #[must_use]
+    #[inline]
+    pub const fn corrupt(&self) -> Option<Corrupt> {
+        self.corrupt
+    }
+
+    /// Gives the memory back.
+    #[must_use]
+    pub fn into_memory(self) -> M {
+        self.memory
+    }
+
+    /// Places one packet without publishing it.
+    #[inline]
+    fn put(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+        let bytes = match payload {
+            [] => 0,
+            [only] => only.len(),
+            parts => parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len())),
+        };
+        let frame = self.open(packet, bytes)?;
+        let mut at = self.ring.advance(self.write, frame.header_bytes);
+        match payload {
+            [] => {}
+            [only] => self.write_padded(at, only),
+            parts => {
+                self.zero_last_word(&frame);
+                for part in parts {
+                    self.memory.write(at, part);
+                    // Bounded by the frame, so it fits.
+                    at = self.ring.advance(at, u32::try_from(part.len()).unwrap_or(0));
+                }
+            }
+        }
+        self.close(packet, &frame);
+        Ok(())
+    }
+
+    /// Makes sure that a packet with this payload fits.
+    #[inline]
+    fn open(&mut self, packet: &OutgoingPacket<'_>, payload_bytes: usize) -> Result<Frame, WriteError> {
+        let frame = packet.frame(payload_bytes, self.largest_packet_bytes())?;
+        if frame.ring_bytes > self.room {
+            self.refresh()?;
+            if frame.ring_bytes > self.room {
+                return Err(WriteError::Full { needed: frame.ring_bytes, free: self.room + GAP_BYTES });
+            }
+        }
+        Ok(frame)
+    }
+
+    /// Writes what surrounds the payload and takes the packet's bytes.
+    #[inline]
+    fn close(&mut self, packet: &OutgoingPacket<'_>, frame: &Frame) {
+        self.memory.store_words(self.write, frame.descriptor.to_words());
+        let ring = self.ring;
+        packet.write_extra(&self.memory, ring.advance(self.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
+        let trailer = ring.advance(self.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
+        self.memory.store_words(trailer, [u64::from(self.write) << 32]);
+        self.write = ring.advance(self.write, frame.ring_bytes);
+        self.room = self.room.saturating_sub(frame.ring_bytes);
+        self.unpublished += frame.ring_bytes;
+    }
+
+    /// Copies one slice and fills its last word up with zeroes.
+    #[inline]
+    fn write_padded(&self, at: u32, source: &[u8]) {
+        let (words, tail) = source.split_at(source.len() & !7);
+        self.memory.write(at, words);
+        if !tail.is_empty() {
+            let mut last = [0; 8];
+            for (byte, value) in last.iter_mut().zip(tail) {
+                *byte = *value;
+            }
+            let at = self.ring.advance(at, u32::try_from(words.len()).unwrap_or(0));
+            self.memory.store_words(at, [u64::from_le_bytes(last)]);
+        }
+    }
+
+    /// The last word before the trailer: padding, until the payload overwrites it.
+    #[inline]
+    fn zero_last_word(&self, frame: &Frame) {
+        let before_trailer = frame.ring_bytes.saturating_sub(TRAILER_BYTES);
+        if before_trailer > frame.header_bytes {
+            self.memory.store_words(self.ring.advance(self.write, before_trailer - 8), [0]);
+        }
+    }
+
+    /// Publishes what was written and returns the signal that is due.
+    #[inline]
+    fn publish(&mut self) -> Signal {
+        let mut needed = self.owed;
+        self.owed = false;
+        if self.unpublished != 0 && self.corrupt.is_none() {
+            if self.space_requested {
+                // Before the write index moves, or the reader could pair the new index with the old request.
+                self.cancel_space_request();
+            }
+            let old_write = self.ring.retreat(self.write, self.unpublished);
+            needed |= publish_write(&self.memory, old_write, self.write).is_needed();
+            self.unpublished = 0;
+        }
+        Signal::when(needed)
+    }
+
+    /// Publishes within a batch when enough has come together; a signal that is due is kept for the commit.
+    #[inline]
+    fn publish_if_long(&mut self) {
+        if self.unpublished >= self.publish_bytes {
+            self.owed = self.publish().is_needed();
+        }
+    }
+
+    /// Takes back what was not published.
+    #[inline]
+    fn roll_back(&mut self) {
+        self.write = self.ring.retreat(self.write, self.unpublished);
+        self.room += self.unpublished;
+        self.unpublished = 0;
+    }
+
+    /// Loads the read index and checks that the reader only went forward, and not beyond what was published.
+    #[inline]
+    fn refresh(&mut self) -> Result<(), Corrupt> {
+        if let Some(corrupt) = self.corrupt {
+            return Err(corrupt);
+        }
+        let read = self.memory.load(ControlField::ReadIndex);
+        if !self.ring.is_index(read) {
+            return Err(self.fail(read, self.ring.data_bytes()));
+        }
+        let used = self.ring.distance(read, self.write);
+        let room = self.largest_packet_bytes().saturating_sub(used);
+        if used < self.unpublished || room < self.room {
+            return Err(self.fail(read, self.write));
+        }
+        self.room = room;
+        Ok(())
+    }
+
+    #[cold]
+    fn fail(&mut self, value: u32, limit: u32) -> Corrupt {
+        let corrupt = Corrupt { what: What::ReadIndex, value, limit };
+        self.corrupt = Some(corrupt);
+        // Nothing can be taken back to a ring whose state is unknown.
+        self.room = 0;
+        self.unpublished = 0;
+        corrupt
+    }
+}
