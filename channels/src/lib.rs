@@ -1,1 +1,39 @@
-//! Placeholder.
+//! The life of a VMBus channel, from open to close: packets in and out, signals, masks and waiting, in one place.
+//!
+//! ```text
+//! ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
+//!                         ^^^^^^^^ you are here
+//! ```
+//!
+//! A [`Channel`] is one open channel with one owner. It knows when the host must be signalled, when interrupts may be
+//! masked, how to sleep without losing a wake-up on kernels of both interrupt semantics, and how to end when the
+//! device goes. It does not know what a payload means, and it has no threads of its own.
+//!
+//! ```no_run
+//! use vmbus::sysfs::Bus;
+//! use vmbus_channels::{Channel, Error, Options, OutgoingPacket, Wake};
+//!
+//! let bus = Bus::system();
+//! let mut channel = Channel::open(&bus, &bus.find("balloon")?, Options::default())?;
+//! channel.send(OutgoingPacket::in_band(1), &[b"ping"], None)?;
+//! while channel.wait(None)? == Wake::Packets {
+//!     channel.receive(32, |packet| {
+//!         println!("{} bytes", packet.payload().len());
+//!         Ok::<_, Error>(())
+//!     })?;
+//! }
+//! channel.close()?;
+//! # Ok::<(), Error>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod error;
+mod waker;
+
+pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
+pub use error::Error;
+pub use vmbus::uio::{Layout, Options};
+pub use vmbus_ringbuf::OutgoingPacket;
+pub use waker::Waker;

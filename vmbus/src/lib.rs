@@ -27,7 +27,9 @@ pub mod class;
 pub mod error;
 #[cfg(test)]
 mod fake;
+pub mod memory;
 pub mod sysfs;
 pub mod uevent;
+pub mod uio;
 
 pub use error::{Error, ErrorKind};

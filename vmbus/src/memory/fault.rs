@@ -1,199 +1,218 @@
-//! Revocation by fault. When the kernel takes a ring away it first drops our page-table entries, so the next
-//! touch raises SIGBUS. The handler here puts private zero pages over the whole mapping and lets the access
-//! go on: no thread dies, none reads freed kernel memory, however late user space hears of the removal.
-//! `unsafe`: a signal handler, and one fixed-address map call over a range that its owner registered.
+//! Bus errors inside our mappings: a fault there means that the kernel took the memory away, and becomes a revocation.
+//!
+//! The kernel unmaps a sysfs `ring` file from every process when the device goes, before it frees the pages. That is
+//! the safe order, but the next access raises SIGBUS, which kills a process that does not handle it. The handler here
+//! does what [`Mapping::revoke`](super::Mapping::revoke) does and lets the instruction run again: it reads zeroes.
 
-use std::io;
-use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use core::ffi::{c_int, c_void};
+use core::mem::{MaybeUninit, transmute};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
-/// Ranges that can be guarded at once: one for each open channel of the largest bus, and its pages beside.
-const SLOTS_AT_MOST: usize = 4096;
+const SLOTS: usize = 64;
 
-/// How often a handler looks again while another thread changes the table (a few stores) before it gives up.
-const LOOKS_AT_MOST: usize = 1 << 20;
-
-/// One guarded range; `bytes` is 0 where the slot is free.
+/// One registered address range. Written under [`CLAIM`], read by the signal handler without any lock.
 struct Slot {
+    /// Odd while `start` and `bytes` change (a sequence lock: the handler trusts them between two equal even values).
+    sequence: AtomicUsize,
+    /// First address; zero when the slot is free.
     start: AtomicUsize,
     bytes: AtomicUsize,
-    faulted: AtomicBool,
+    revoked: AtomicBool,
 }
 
-static SLOTS: [Slot; SLOTS_AT_MOST] = [const {
-    Slot { start: AtomicUsize::new(0), bytes: AtomicUsize::new(0), faulted: AtomicBool::new(false) }
-}; SLOTS_AT_MOST];
+/// Slots come in groups that are never freed, so that the handler can walk them at any time. They are used again, so
+/// their number is bounded by the largest number of mappings that ever lived at once.
+struct Group {
+    slots: [Slot; SLOTS],
+    next: OnceLock<Box<Group>>,
+}
 
-/// Slots at and past this index were never used: bounds the handler's walk.
-static USED: AtomicUsize = AtomicUsize::new(0);
+impl Group {
+    const fn new() -> Self {
+        Self { slots: [const { Slot::free() }; SLOTS], next: OnceLock::new() }
+    }
+}
 
-/// Odd while the table changes. The handler can't take a lock, so it reads the table between two equal even values.
-static SEQUENCE: AtomicUsize = AtomicUsize::new(0);
+static GROUPS: Group = Group::new();
+static CLAIM: Mutex<()> = Mutex::new(());
+static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
 
-/// Serialises changes of the table. Nothing inside can fault: it touches the statics above only.
-static CHANGE: Mutex<()> = Mutex::new(());
-
-/// What SIGBUS did before we came; set before our handler is.
-static FORMER: OnceLock<libc::sigaction> = OnceLock::new();
-
-/// Keeps a range guarded. Drop it before the range is unmapped.
-#[derive(Debug)]
-pub(crate) struct FaultGuard {
+/// A range of addresses in which a bus error is answered. Dropping it ends that; unmap the range after the drop.
+pub(super) struct Registration {
     slot: &'static Slot,
 }
 
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Slot").field("bytes", &self.bytes).field("faulted", &self.faulted).finish()
-    }
-}
-
-/// Guards `bytes` bytes from `start`: a SIGBUS in there replaces all of them by private zero pages.
-///
-/// The first call arms the process's SIGBUS handler, which passes every other fault on to the handler that was
-/// there. A program that installs its own SIGBUS handler later has to pass faults on to this one in turn.
-///
-/// # Errors
-/// The handler can't be installed, or [`SLOTS_AT_MOST`] ranges are guarded already.
-pub(crate) fn guard(start: NonNull<u8>, bytes: usize) -> io::Result<FaultGuard> {
-    arm()?;
-    let _held = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((index, slot)) = SLOTS.iter().enumerate().find(|(_, slot)| slot.bytes.load(Ordering::Relaxed) == 0) else {
-        return Err(io::Error::other(format!("more than {SLOTS_AT_MOST} rings are mapped")));
-    };
-    slot.faulted.store(false, Ordering::Relaxed);
-    change(|| {
-        slot.start.store(start.as_ptr().addr(), Ordering::Relaxed);
-        slot.bytes.store(bytes, Ordering::Relaxed);
-        USED.fetch_max(index + 1, Ordering::Relaxed);
-    });
-    Ok(FaultGuard { slot })
-}
-
-impl FaultGuard {
-    /// A fault has replaced the range: the kernel took its memory back.
-    pub(crate) fn faulted(&self) -> bool {
-        self.slot.faulted.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for FaultGuard {
-    fn drop(&mut self) {
-        let _held = CHANGE.lock().unwrap_or_else(PoisonError::into_inner);
-        change(|| self.slot.bytes.store(0, Ordering::Relaxed));
-    }
-}
-
-/// Runs a change of the table between an odd and an even sequence number. The caller holds [`CHANGE`].
-fn change(stores: impl FnOnce()) {
-    let even = SEQUENCE.load(Ordering::Relaxed);
-    SEQUENCE.store(even.wrapping_add(1), Ordering::Relaxed);
-    // A handler that sees one of the stores below must see the odd number above: pairs with its acquire fence.
-    fence(Ordering::Release);
-    stores();
-    SEQUENCE.store(even.wrapping_add(2), Ordering::Release);
-}
-
-/// The guarded range that holds `address`. Safe in a signal handler: loads only, and an end.
-fn find(address: usize) -> Option<(&'static Slot, usize, usize)> {
-    for _ in 0..LOOKS_AT_MOST {
-        let before = SEQUENCE.load(Ordering::Acquire);
-        if before.is_multiple_of(2) {
-            let used = USED.load(Ordering::Relaxed);
-            let found = SLOTS.iter().take(used).find_map(|slot| {
-                let (start, bytes) = (slot.start.load(Ordering::Relaxed), slot.bytes.load(Ordering::Relaxed));
-                (address.wrapping_sub(start) < bytes).then_some((slot, start, bytes))
-            });
-            fence(Ordering::Acquire);
-            if SEQUENCE.load(Ordering::Relaxed) == before {
-                return found;
+impl Registration {
+    /// Registers `bytes` bytes at `start`, which must be mapped and owned by the caller until the drop.
+    ///
+    /// # Errors
+    /// When the handler can't be installed.
+    pub(super) fn new(start: usize, bytes: usize) -> Result<Self, Errno> {
+        (*INSTALLED.get_or_init(install))?;
+        let _claim = CLAIM.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut group = &GROUPS;
+        loop {
+            for slot in &group.slots {
+                if slot.start.load(Ordering::Relaxed) == 0 {
+                    slot.change(start, bytes);
+                    return Ok(Self { slot });
+                }
             }
+            group = group.next.get_or_init(|| Box::new(Group::new()));
         }
-        std::hint::spin_loop();
     }
-    None
+
+    /// Whether the range was replaced, by [`Registration::revoke`] or by a fault.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.slot.revoked.load(Ordering::Acquire)
+    }
+
+    /// Replaces the whole range by private pages of zeroes, once.
+    pub(super) fn revoke(&self) -> Result<(), Errno> {
+        if self.is_revoked() {
+            return Ok(());
+        }
+        // These two don't change while the registration lives.
+        let (start, bytes) = (self.slot.start.load(Ordering::Relaxed), self.slot.bytes.load(Ordering::Relaxed));
+        // SAFETY: the registration's owner holds this range mapped until it drops the registration, which `&self`
+        // excludes, so nobody else's memory is replaced.
+        unsafe { replace(start, bytes) }?;
+        self.slot.revoked.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
-/// Installs the handler once.
-fn arm() -> io::Result<()> {
-    static ARMING: Mutex<bool> = Mutex::new(false);
-    let mut armed = ARMING.lock().unwrap_or_else(PoisonError::into_inner);
-    if *armed {
-        return Ok(());
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let _claim = CLAIM.lock().unwrap_or_else(PoisonError::into_inner);
+        self.slot.change(0, 0);
     }
-    // SAFETY: an all-zero `sigaction` is a valid value of that plain C struct (default action, empty mask).
-    let mut former: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to live locals or null; reading the present action changes nothing.
-    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), &raw mut former) } != 0 {
-        return Err(io::Error::last_os_error());
+}
+
+impl Slot {
+    const fn free() -> Self {
+        Self {
+            sequence: AtomicUsize::new(0),
+            start: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            revoked: AtomicBool::new(false),
+        }
     }
-    let _ = FORMER.set(former);
-    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = on_sigbus;
-    let mut action = former;
-    action.sa_sigaction = handler as libc::sighandler_t;
-    // On the alternate stack, where the runtime's own handler for stack overflow wants to run too.
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: `action` is a full `sigaction` whose handler has the three-argument form that SA_SIGINFO asks for.
-    if unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } != 0 {
-        return Err(io::Error::last_os_error());
+
+    /// Changes the range; the caller holds [`CLAIM`].
+    fn change(&self, start: usize, bytes: usize) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // Pairs with the acquire fence of `contains`: who sees a new start or length sees the odd number too.
+        fence(Ordering::Release);
+        self.revoked.store(false, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.start.store(start, Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
-    *armed = true;
+
+    /// The slot's range if it holds `address` and did not change meanwhile. A range that changes meanwhile can't be
+    /// the one that the faulting thread is using, because that thread keeps its mapping alive.
+    fn containing(&self, address: usize) -> Option<(usize, usize)> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let start = self.start.load(Ordering::Relaxed);
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let stable = before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before;
+        (stable && start != 0 && address.wrapping_sub(start) < bytes).then_some((start, bytes))
+    }
+}
+
+/// Maps private zeroes over a range in one call, which other threads see as a single step.
+///
+/// # Safety
+/// The range must be mapped, page-aligned, and owned by whoever asks for this.
+unsafe fn replace(start: usize, bytes: usize) -> Result<(), Errno> {
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+    let at = ptr::with_exposed_provenance_mut::<c_void>(start);
+    // SAFETY: the caller owns the range. Pointers into it stay valid (same addresses, same rights); who else wrote
+    // the old pages (host, kernel) can't reach the new ones, which belong to this process alone.
+    unsafe { mmap_anonymous(at, bytes, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
     Ok(())
 }
 
-/// Our faults are absorbed, all others go where they went before.
-extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: with SA_SIGINFO the kernel passes a siginfo that is valid while the handler runs.
-    let code = unsafe { (*info).si_code };
-    // SAFETY: as above; for a fault (positive code) the kernel fills in the address.
-    let address = unsafe { (*info).si_addr() }.addr();
-    if code > 0 && absorb(address) {
-        return;
+/// Answers a fault at `address`: true when it was inside a registered range that now reads zeroes.
+fn answer(address: usize) -> bool {
+    let mut group = Some(&GROUPS);
+    while let Some(current) = group {
+        for slot in &current.slots {
+            if let Some((start, bytes)) = slot.containing(address) {
+                // SAFETY: the thread that faulted is using this mapping, so its owner lives until we return.
+                let replaced = unsafe { replace(start, bytes) }.is_ok();
+                slot.revoked.fetch_or(replaced, Ordering::AcqRel);
+                return replaced;
+            }
+        }
+        group = current.next.get().map(|next| &**next);
     }
-    pass_on(signal, info, context);
+    false
 }
 
-/// Puts zero pages over the guarded range that holds `address`.
-fn absorb(address: usize) -> bool {
-    let Some((slot, start, bytes)) = find(address) else { return false };
-    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
-    // SAFETY: the range belongs to a mapping whose owner registered it for just this. It is still mapped: the
-    // faulting thread is in the middle of an access through that owner, which unregisters before it unmaps. The
-    // other writer of the old pages (host, kernel) has no claim on the new ones. Other threads of this process
-    // see old or new pages, never a hole: a fixed map call replaces the range in one step. Only a system call is
-    // made, so it may run in a signal handler.
-    let replaced = unsafe {
-        mmap_anonymous(ptr::with_exposed_provenance_mut(start), bytes, ProtFlags::READ | ProtFlags::WRITE, flags)
-    };
-    if replaced.is_ok() {
-        slot.faulted.store(true, Ordering::Release);
+fn install() -> Result<(), Errno> {
+    let mut previous = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a query with a valid place for the answer; nothing is changed.
+    if unsafe { libc::sigaction(libc::SIGBUS, ptr::null(), previous.as_mut_ptr()) } != 0 {
+        return Err(Errno::INVAL);
     }
-    replaced.is_ok()
+    // SAFETY: all-zero bytes are a valid `sigaction`, and the call above succeeded.
+    let previous = unsafe { previous.assume_init() };
+    let _ = PREVIOUS.set(previous);
+    // SAFETY: all-zero bytes are a valid `sigaction`: no flags, empty mask, default action.
+    let mut action = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler has the signature that SA_SIGINFO asks for and does only what a signal handler may do:
+    // atomic loads and stores, and system calls made directly (no errno is touched by rustix).
+    if unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) } != 0 {
+        return Err(Errno::INVAL);
+    }
+    Ok(())
 }
 
-/// Hands a fault that is not ours to the handler that was there, or lets it kill as it would have.
-fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let former = FORMER.get().map_or(libc::SIG_DFL, |action| action.sa_sigaction);
-    if former == libc::SIG_DFL || former == libc::SIG_IGN {
-        // SAFETY: back to the default action; on return the access faults again and the kernel does the rest.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-        return;
+extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo for the time of the call; nobody else has it.
+    let info_read = unsafe { &*info };
+    // Positive codes come from the kernel; only those carry an address.
+    if info_read.si_code > 0 {
+        // SAFETY: a SIGBUS that the kernel raised carries an address.
+        let address = unsafe { info_read.si_addr() };
+        if answer(address.addr()) {
+            return;
+        }
     }
-    let takes_info = FORMER.get().is_some_and(|action| action.sa_flags & libc::SA_SIGINFO != 0);
-    if takes_info {
-        // SAFETY: with SA_SIGINFO the former action is a three-argument handler, and these are its arguments.
-        let call: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-            unsafe { std::mem::transmute(former) };
-        call(signal, info, context);
-    } else {
-        // SAFETY: without SA_SIGINFO the former action is a one-argument handler.
-        let call: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(former) };
-        call(signal);
+    let Some(previous) = PREVIOUS.get() else { return fall_back() };
+    match previous.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => fall_back(),
+        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: the kernel gave us this value as the handler that was installed with SA_SIGINFO.
+            let handler =
+                unsafe { transmute::<usize, extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)>(handler) };
+            handler(signal, info, context);
+        }
+        handler => {
+            // SAFETY: the kernel gave us this value as the handler that was installed without SA_SIGINFO.
+            let handler = unsafe { transmute::<usize, extern "C" fn(c_int)>(handler) };
+            handler(signal);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Not ours, and nobody was there before us: back to the default action, which the repeated fault then takes.
+fn fall_back() {
+    // SAFETY: all-zero bytes are a valid `sigaction`: the default action.
+    let action = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
+    // SAFETY: a valid action, and sigaction(2) may be called in a signal handler.
+    unsafe { libc::sigaction(libc::SIGBUS, &raw const action, ptr::null_mut()) };
+}

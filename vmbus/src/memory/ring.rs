@@ -1,0 +1,71 @@
+//! From a mapping to the ring memory that `vmbus-ringbuf` works on: where the control page and the data are.
+
+use core::ptr::NonNull;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::param::page_size;
+use vmbus_ringbuf::Mapped;
+
+use super::mapping::{Mapping, Piece};
+
+/// One ring in revocable memory.
+pub type Ring = Mapped<Arc<Mapping>>;
+
+/// Maps the ring of `ring_bytes` bytes (control page and data) that starts at `file_offset` of a channel's `ring`
+/// file (or of a memfd that stands for one), with its data a second time behind their end. The mapping is returned too, for who may have to revoke it.
+///
+/// # Errors
+/// As [`Mapping::new`]; `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
+pub fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -> Result<(Ring, Arc<Mapping>), Errno> {
+    let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
+    let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
+    let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;
+    let once = Piece { file, file_offset, bytes: ring_bytes };
+    let again = Piece { file, file_offset: data_offset, bytes: data_bytes };
+    let mapping = Arc::new(Mapping::new(&[once, again])?);
+    let place = Place::within(&mapping, 0, ring_bytes)?;
+    // SAFETY: the place lies inside the mapping and its data are followed by the same data; the mapping given along
+    // keeps the addresses valid. A revocation puts separate zeroes where the two views were: they no longer mirror
+    // each other, but stay readable and writable. The host writes these bytes, and so may any process that maps the
+    // same device; nothing in this program ever holds a reference to them.
+    let ring = unsafe { Mapped::mirrored(place.control, place.data, place.data_bytes, Arc::clone(&mapping)) };
+    Ok((ring.map_err(|_| Errno::INVAL)?, mapping))
+}
+
+/// The ring of `ring_bytes` bytes that starts `at` bytes into a mapping, which shows it once.
+///
+/// # Errors
+/// `EINVAL` when it does not lie inside the mapping, or is one that `vmbus-ringbuf` does not take.
+pub(crate) fn contiguous(mapping: Arc<Mapping>, at: usize, ring_bytes: usize) -> Result<Ring, Errno> {
+    let place = Place::within(&mapping, at, ring_bytes)?;
+    // SAFETY: the place lies inside the mapping, which is given along and keeps the addresses valid, also across a
+    // revocation. The host writes these bytes, and so may any process that maps the same device; nothing in this
+    // program ever holds a reference to them.
+    let ring = unsafe { Mapped::contiguous(place.control, place.data, place.data_bytes, mapping) };
+    ring.map_err(|_| Errno::INVAL)
+}
+
+/// A control page and the data right behind it, checked to lie inside a mapping.
+struct Place {
+    control: NonNull<u8>,
+    data: NonNull<u8>,
+    data_bytes: u32,
+}
+
+impl Place {
+    fn within(mapping: &Mapping, at: usize, ring_bytes: usize) -> Result<Self, Errno> {
+        let inside = at.checked_add(ring_bytes).is_some_and(|end| end <= mapping.bytes());
+        let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
+        if !inside || !at.is_multiple_of(page_size()) || !ring_bytes.is_multiple_of(page_size()) {
+            return Err(Errno::INVAL);
+        }
+        let control = mapping.base().as_ptr().wrapping_add(at);
+        Ok(Self {
+            control: NonNull::new(control).ok_or(Errno::FAULT)?,
+            data: NonNull::new(control.wrapping_add(page_size())).ok_or(Errno::FAULT)?,
+            data_bytes: u32::try_from(data_bytes).map_err(|_| Errno::OVERFLOW)?,
+        })
+    }
+}

@@ -1,0 +1,19 @@
+//! The link to a host through `uio_hv_generic`: the kernel owns the channel's life, this process owns its rings.
+//!
+//! A [`Link`] is one open device. It hands out rings ([`Link::rings`]), signals the host ([`Link::ring`]), and reports
+//! interrupts and the end of the device ([`Link::wait`]). Its teardown order: users of the rings stop, the mappings
+//! of subchannels go, then the others, and the file descriptor closes last.
+
+mod doorbell;
+mod events;
+mod link;
+mod maps;
+mod node;
+mod rings;
+mod shared;
+mod watcher;
+
+pub use doorbell::Doorbell;
+pub use events::Event;
+pub use link::{Layout, Link, Options};
+pub use rings::RingPair;

@@ -1,0 +1,230 @@
+//! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::doorbell::{Doorbell, Kind, Monitor, Pages};
+use super::link::{Layout, Options};
+use super::maps::{self, Map};
+use super::node::Node;
+use super::rings::{Mapped, RingPair, ring_map};
+use crate::Error;
+use crate::memory::Mapping;
+use crate::sysfs::{Bus, Device};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    bus: Bus,
+    device: Device,
+    ring_wait: Duration,
+    /// Set before the mappings are replaced: whoever maps more from here on must revoke that.
+    ending: AtomicBool,
+    /// Set after the mappings were replaced: whoever sees it reaches no old page.
+    rescinded: AtomicBool,
+    /// The primary channel's rings: whether a bus error hit one is asked for each packet.
+    primary: Vec<Arc<Mapping>>,
+    /// The pages of the monitor bits, where the primary channel has a monitor id.
+    pages: Option<Arc<Pages>>,
+    rings: Mutex<Rings>,
+    /// Last: fields are dropped in this order, and the node closes when no mapping is left.
+    pub(super) node: Node,
+}
+
+#[derive(Debug, Default)]
+struct Rings {
+    /// The primary channel's, until they are asked for.
+    primary: Option<RingPair>,
+    /// Subchannels whose rings were asked for, and their mappings.
+    subchannels: BTreeSet<u32>,
+    mappings: Vec<Arc<Mapping>>,
+}
+
+/// How well a node was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    /// Nobody has used the channel since it was opened.
+    pub(super) fresh: bool,
+    /// The kernel does not take the mappings back by itself.
+    pub(super) needs_watcher: bool,
+}
+
+impl Shared {
+    pub(super) fn new(bus: &Bus, device: &Device, options: Options, node: Node) -> Result<(Self, Found), Error> {
+        let uio = uio_name(device)?;
+        let mapped = map_primary(bus, device, options, &node)?;
+        let pages = match device.monitor_id {
+            Some(_) => map_pages(device, uio, &node)?.map(Arc::new),
+            None => None,
+        };
+        let found = Found { fresh: mapped.is_fresh(), needs_watcher: !mapped.mirrored };
+        let shared = Self {
+            bus: bus.clone(),
+            device: device.clone(),
+            ring_wait: options.ring_wait,
+            ending: AtomicBool::new(false),
+            rescinded: AtomicBool::new(false),
+            primary: mapped.mappings,
+            pages,
+            rings: Mutex::new(Rings { primary: Some(mapped.pair), ..Rings::default() }),
+            node,
+        };
+        Ok((shared, found))
+    }
+
+    pub(super) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn gone(&self) -> Error {
+        Error::Rescinded { device: self.device.name.clone() }
+    }
+
+    /// Whether the device is gone, as far as known. `true` means that no mapping reaches an old page any more: a bus
+    /// error revokes one mapping only, and the rest follows here, before the answer.
+    pub(super) fn is_rescinded(&self) -> bool {
+        if self.rescinded.load(Ordering::Acquire) {
+            return true;
+        }
+        let faulted = self.primary.iter().any(|mapping| mapping.is_revoked());
+        if faulted {
+            self.revoke_and_log();
+        }
+        faulted
+    }
+
+    pub(super) fn rings(&self, relid: u32) -> Result<RingPair, Error> {
+        if self.is_rescinded() {
+            return Err(self.gone());
+        }
+        let taken = || Error::Busy {
+            device: self.device.name.clone(),
+            why: format!("the rings of channel {relid} are in use; open the device once"),
+        };
+        if relid == self.device.relid {
+            return self.lock().primary.take().ok_or_else(taken);
+        }
+        if !self.lock().subchannels.insert(relid) {
+            return Err(taken());
+        }
+        let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(mapped));
+        if pair.is_err() {
+            self.lock().subchannels.remove(&relid);
+        }
+        pair
+    }
+
+    fn map_subchannel(&self, relid: u32) -> Result<Mapped, Error> {
+        let device = self.bus.wait_for_ring(&self.device, relid, self.ring_wait)?;
+        let file = device.channel(relid).and_then(|channel| channel.ring.as_ref()).ok_or_else(|| self.gone())?;
+        let bytes = usize::try_from(file.bytes).map_err(|_| Error::malformed(&file.path, "two rings", file.bytes))?;
+        Mapped::mirrored(&self.device, file, bytes)
+    }
+
+    /// Adds mappings to those that a revocation takes, or revokes them at once if one has happened: it sets
+    /// `ending` first and takes the lock then, so either it finds them or we find that.
+    fn keep(&self, mapped: Mapped) -> Result<RingPair, Error> {
+        self.lock().mappings.extend(mapped.mappings);
+        if self.ending.load(Ordering::SeqCst) {
+            self.revoke_and_log();
+            return Err(self.gone());
+        }
+        Ok(mapped.pair)
+    }
+
+    pub(super) fn doorbell(&self, relid: u32) -> Result<Doorbell, Error> {
+        let monitor = if relid == self.device.relid {
+            self.device.monitor_id
+        } else {
+            self.bus.refresh(&self.device)?.channel(relid).and_then(|channel| channel.monitor_id)
+        };
+        let Some(monitor) = monitor else { return Ok(Doorbell(Kind::Write)) };
+        let bits = self.pages.clone().and_then(|pages| Monitor::new(pages, relid, monitor));
+        bits.map(|bits| Doorbell(Kind::Monitor(bits))).ok_or_else(|| Error::Unsupported {
+            device: self.device.name.clone(),
+            what: format!("channel {relid} signals by monitor bit {monitor}, and the pages for that are not mapped"),
+            hint: "check that its driver is uio_hv_generic".to_owned(),
+        })
+    }
+
+    /// Replaces every mapping, the subchannels' first, and marks the link.
+    pub(super) fn revoke(&self) -> Result<(), Error> {
+        self.ending.store(true, Ordering::SeqCst);
+        let rings = self.lock();
+        let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
+        let mut outcome = Ok(());
+        for mapping in rings.mappings.iter().chain(&self.primary).chain(pages) {
+            outcome = mapping.revoke().and(outcome);
+        }
+        self.rescinded.store(true, Ordering::Release);
+        outcome.map_err(|error| Error::io("revoke the mappings of", &self.node.path, error))
+    }
+
+    pub(super) fn revoke_and_log(&self) {
+        if let Err(error) = self.revoke() {
+            log::error!(target: "vmbus::uio", "{}: {error}; its memory may still be reached", self.device.name);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rings> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.node.as_fd()
+    }
+}
+
+/// The name of the device's UIO node.
+pub(super) fn uio_name(device: &Device) -> Result<&str, Error> {
+    device.uio.as_deref().ok_or_else(|| Error::Unsupported {
+        device: device.name.clone(),
+        what: "it is not bound to uio_hv_generic".to_owned(),
+        hint: format!("bind it with `vmbusctl bind {}`", device.name),
+    })
+}
+
+fn map_primary(bus: &Bus, device: &Device, options: Options, node: &Node) -> Result<Mapped, Error> {
+    let map = ring_map(device, uio_name(device)?)?;
+    if options.layout == Layout::Contiguous {
+        return Mapped::contiguous(node, &map);
+    }
+    let mirrored = bus.wait_for_ring(device, device.relid, options.ring_wait).and_then(|device| {
+        let file = device.primary().and_then(|primary| primary.ring.as_ref());
+        let file = file.ok_or_else(|| Error::Rescinded { device: device.name.clone() })?;
+        Mapped::mirrored(&device, file, map.bytes)
+    });
+    match mirrored {
+        Err(error @ (Error::Timeout { .. } | Error::Io { .. } | Error::Permission { .. }))
+            if options.layout == Layout::Auto =>
+        {
+            log::warn!(target: "vmbus::uio", "{}: rings are mapped once, with a watcher: {error}", device.name);
+            Mapped::contiguous(node, &map)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The interrupt page and the monitor page; `None` when the device lacks one.
+fn map_pages(device: &Device, uio: &str, node: &Node) -> Result<Option<Pages>, Error> {
+    let find = |name| Map::find(device, uio, name);
+    let (Some(interrupt), Some(monitor)) = (find(maps::INTERRUPT_PAGE)?, find(maps::MONITOR_PAGE)?) else {
+        return Ok(None);
+    };
+    let mapping = |map: &Map| {
+        let mapping = map.mapping(node.as_fd()).map_err(|error| Error::io("map", &node.path, error))?;
+        // The kernel hands these pages out at the first access, and not any more once the device is gone.
+        let _ = mapping.load(0);
+        Ok::<_, Error>(Arc::new(mapping))
+    };
+    Ok(Some(Pages {
+        interrupt: mapping(&interrupt)?,
+        interrupt_offset: interrupt.offset,
+        monitor: mapping(&monitor)?,
+        monitor_offset: monitor.offset,
+    }))
+}
