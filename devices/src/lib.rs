@@ -1,1 +1,38 @@
-//! Placeholder.
+//! Drivers that speak over VMBus channels: what a device's packets mean, and what to do about them.
+//!
+//! ```text
+//! ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
+//!                                       ^^^^^^^ you are here
+//!
+//!     balloon: driver (one thread) --- state (pure) --- wire (formats)
+//!                 |           |
+//!              channel     pages (pinned) and report (/proc/meminfo)
+//! ```
+//!
+//! Each driver is a state machine without I/O, formats without state, and a thin loop that joins them. What this
+//! crate does not do: move packets (the channel's work), bind devices to `uio_hv_generic`, or print; a driver tells
+//! its caller what happens.
+//!
+//! ```no_run
+//! use vmbus::sysfs::Bus;
+//! use vmbus_devices::balloon::{Balloon, Event, Settings};
+//!
+//! let bus = Bus::system();
+//! let settings = Settings { floor_pages: 64 << 8, ..Settings::default() }; // 64 MiB stay available
+//! let balloon = Balloon::open(&bus, &bus.find("balloon")?, settings)?;
+//! let stop = balloon.waker(); // for another thread, or a signal's
+//! let summary = balloon.run(|event| match event {
+//!     Event::Ballooned { pages, .. } => println!("the host took {pages} pages"),
+//!     Event::Deflated { pages, .. } => println!("the host gave {pages} pages back"),
+//!     _ => {}
+//! })?;
+//! println!("{} pages were left", summary.gave_back_pages);
+//! # drop(stop);
+//! # Ok::<(), vmbus_devices::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod balloon;
+mod error;
+
+pub use error::Error;

@@ -6,10 +6,12 @@
 
 mod fault;
 mod mapping;
+mod pinned;
 mod ring;
 #[cfg(test)]
 mod tests;
 
 pub use mapping::{Mapping, Piece};
+pub use pinned::{Pinned, Pinner};
 pub(crate) use ring::contiguous;
 pub use ring::{Ring, map_mirrored};
