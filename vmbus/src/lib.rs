@@ -5,8 +5,8 @@
 //!              ^^^^^ you are here
 //! ```
 //!
-//! This crate finds devices in sysfs ([`sysfs`]), hears of changes ([`uevent`]) and moves devices between kernel
-//! drivers and user space ([`bind`]). It does not move packets between threads, does not know any device's
+//! This crate finds devices in sysfs ([`sysfs`]), hears of changes ([`uevent`]), moves devices between kernel
+//! drivers and user space ([`bind`]), and says what stands in their way ([`doctor`]). It does not move packets between threads, does not know any device's
 //! protocol, and never prints.
 //!
 //! ```no_run
@@ -24,6 +24,7 @@
 
 pub mod bind;
 pub mod class;
+pub mod doctor;
 pub mod error;
 #[cfg(test)]
 mod fake;

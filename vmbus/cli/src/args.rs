@@ -1,0 +1,167 @@
+//! The command line: subcommands, options and their help.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use vmbus::bind::DEFAULT_STATE_DIRECTORY;
+
+use crate::exit;
+use crate::selector::SelectorParser;
+
+const SELECTOR_HELP: &str = "The device: class name (balloon, nic, ...), class GUID, instance GUID, relid, or uioN";
+
+/// Lists VMBus devices, hands them to user space and back, and drives them.
+#[derive(Debug, Parser)]
+#[command(name = "vmbusctl", version, after_help = exit::TABLE, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Print JSON on standard output, errors included ({"error": {...}})
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print results and errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
+    ///
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order.
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Where the journal of bindings is kept
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY, value_hint = ValueHint::DirPath)]
+    pub(crate) state_directory: PathBuf,
+    /// Look at the machine below this folder, which has `sys`, `proc` and `dev` (for tests)
+    #[arg(long, global = true, value_name = "PATH", default_value = "/", value_hint = ValueHint::DirPath)]
+    pub(crate) root: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the devices on the bus
+    #[command(after_long_help = exit::POINTER, visible_alias = "ls")]
+    List(List),
+    /// Show the bus, or one device in depth: driver, holders, rings, channels, counters, journal
+    #[command(after_long_help = exit::POINTER)]
+    Status(Status),
+    /// Take a device from its kernel driver and hand it to user space
+    ///
+    /// What is done is journalled before it is done, so that `unbind` and `restore` can undo it even after a crash.
+    #[command(after_long_help = exit::POINTER)]
+    Bind(Bind),
+    /// Give a device back to its kernel driver
+    #[command(after_long_help = exit::POINTER)]
+    Unbind(Unbind),
+    /// Undo what was begun on a device and never finished, or on all of them
+    ///
+    /// Works from the journal alone: also after a crash, and also for devices that are gone meanwhile.
+    #[command(after_long_help = exit::POINTER)]
+    Restore(Restore),
+    /// Look for what keeps drivers from working: kernel, modules, rights, memory; each with its fix
+    ///
+    /// Exits with 0 if nothing fails, with 1 if something does.
+    #[command(after_long_help = exit::POINTER)]
+    Doctor(Doctor),
+    /// Run the Dynamic Memory driver in the foreground until a signal ends it
+    ///
+    /// Reports memory pressure to the host, and gives it pages and takes them back as it asks. Tells systemd when it is
+    /// ready. SIGINT and SIGTERM end it cleanly: every page is given back first. With --json it prints one JSON object
+    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded, closed.
+    #[command(after_long_help = exit::POINTER)]
+    Balloon(Balloon),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions { shell: Shell },
+    /// Write the manual pages to a folder
+    #[command(hide = true)]
+    Manpages {
+        #[arg(value_hint = ValueHint::DirPath)]
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Say more: -v adds instances and channels, -vv everything sysfs has about each device
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for people
+    Table,
+    /// Byte for byte what the kernel's lsvmbus tool prints, also with -v and -vv
+    Lsvmbus,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
+    pub(crate) device: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bind {
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
+    pub(crate) device: String,
+    /// Also take the network adapter with the default route, or a disk that is in use
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unbind {
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Restore {
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP)]
+    pub(crate) device: Option<String>,
+    /// Every device in the journal
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Show what is in order as well
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Balloon {
+    #[arg(value_parser = SelectorParser, hide_possible_values = true, help = SELECTOR_HELP, default_value = "balloon")]
+    pub(crate) device: String,
+    /// Never give the host so much that less than this stays available
+    #[arg(long, value_name = "MIB")]
+    pub(crate) floor_mib: Option<u64>,
+    /// Wait this long for the device to be bound to uio_hv_generic, if it is not yet
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

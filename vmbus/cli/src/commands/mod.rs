@@ -1,0 +1,30 @@
+//! One file per command. Each does its work, prints, and says how it ended.
+
+mod balloon;
+mod bind;
+mod describe;
+mod doctor;
+mod generate;
+mod holders;
+mod list;
+mod lsvmbus;
+mod status;
+
+use crate::args::Command;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Runs one command.
+pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::List(args) => list::run(context, &args),
+        Command::Status(args) => status::run(context, &args),
+        Command::Bind(args) => bind::bind(context, &args),
+        Command::Unbind(args) => bind::unbind(context, &args),
+        Command::Restore(args) => bind::restore(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
+        Command::Balloon(args) => balloon::run(context, &args),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Manpages { folder } => generate::manpages(&folder),
+    }
+}

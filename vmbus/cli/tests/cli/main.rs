@@ -1,0 +1,7 @@
+//! The program as users and service managers see it, over made-up machines.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod balloon;
+mod commands;
+mod machines;
