@@ -10,6 +10,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
 pub(crate) use ring::contiguous;
 pub use ring::{Ring, map_mirrored};
