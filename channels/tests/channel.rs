@@ -159,7 +159,7 @@ fn packets_come_in_up_to_the_budget_and_masked() {
     assert!(!host.send(6), "no interrupt for who is busy");
     assert_eq!(channel.wait(None).unwrap(), Wake::Packets);
     assert_eq!(receive(&mut channel, 9), [4, 5, 6]);
-    assert_eq!(receive(&mut channel, 9), []);
+    assert!(receive(&mut channel, 9).is_empty());
     assert_eq!(channel.wait(Some(Duration::from_millis(1))).unwrap(), Wake::TimedOut);
     assert_eq!(host.guest_mask(), 0, "who does not receive wants interrupts");
     assert!(host.send(7));
