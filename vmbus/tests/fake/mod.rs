@@ -95,9 +95,10 @@ impl Fake {
     /// A channel with its `ring` file, as after an open: zeroes, and the kernel's feature bits.
     pub fn channel(&self, relid: u32) {
         self.write(&format!("channels/{relid}/cpu"), "0\n");
-        self.write(&format!("channels/{relid}/ring"), "");
-        let file = self.ring_file(relid);
-        file.set_len((2 * RING_PAGES * page_size()) as u64).unwrap();
+        // Under another name first: whoever waits for the file must find it whole.
+        let unfinished = self.device_folder().join("ring");
+        File::create(&unfinished).unwrap().set_len((2 * RING_PAGES * page_size()) as u64).unwrap();
+        fs::rename(unfinished, self.ring_path(relid)).unwrap();
         let (mut outgoing, mut incoming) = (Writer::new(self.ring(relid, 0)).unwrap(), self.host(relid).1);
         outgoing.announce_flow_control();
         incoming.announce_flow_control();
