@@ -48,6 +48,11 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "doubles")]
+extern crate std;
+
+#[cfg(feature = "doubles")]
+pub mod doubles;
 mod error;
 mod layout;
 mod mapped;

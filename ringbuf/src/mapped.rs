@@ -17,6 +17,9 @@ use portable::{copy, wide};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 use vector::{copy, wide};
 
+#[cfg(test)]
+mod tests;
+
 /// One ring in mapped memory. `O` owns the mapping and keeps it alive as long as this value lives.
 ///
 /// *Contiguous* memory has the data once, and an access that reaches its end is made in two parts. *Mirrored* memory
@@ -379,11 +382,15 @@ mod portable {
         for index in 0..words {
             // SAFETY: word `index` ends within `bytes`, and both sides are aligned. Volatile, since the other side may
             // write the shared one meanwhile: it yields stale or torn bytes, which every caller expects.
-            unsafe { to.cast::<u64>().add(index).write_volatile(from.cast::<u64>().add(index).read_volatile()) };
+            let word = unsafe { from.cast::<u64>().wrapping_add(index).read_volatile() };
+            // SAFETY: as above, for the other side of the copy.
+            unsafe { to.cast::<u64>().wrapping_add(index).write_volatile(word) };
         }
         for index in words * 8..bytes {
             // SAFETY: as above, one byte.
-            unsafe { to.add(index).write_volatile(from.add(index).read_volatile()) };
+            let byte = unsafe { from.wrapping_add(index).read_volatile() };
+            // SAFETY: as above, for the other side of the copy.
+            unsafe { to.wrapping_add(index).write_volatile(byte) };
         }
     }
 }

@@ -8,8 +8,8 @@ use crate::layout::ControlField;
 /// Access to one ring: its control fields and its data.
 ///
 /// Offsets of data are in bytes from the start of the data, below [`Memory::data_bytes`]; an access that reaches the
-/// end goes on at the start. An access that is out of range or longer than the data is not carried out: loads give
-/// zeroes and stores are dropped. Implementations never panic.
+/// end goes on at the start. An access that begins out of range or is longer than the data has no useful result, but it
+/// touches nothing outside of the ring: zeroes are loaded, stores dropped, or the access wraps. Nothing here panics.
 ///
 /// [`Mapped`](crate::Mapped) is the real one; `doubles` has one in plain memory and a hostile one.
 pub trait Memory {

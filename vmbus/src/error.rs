@@ -72,7 +72,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file does not hold what its format says.
-    #[error("{} holds {found:?} where {expected} should be; please report this with the kernel's version", path.display())]
+    #[error("{} holds {found:?} where {expected} should be; nothing but a bug or an editor puts that there", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,

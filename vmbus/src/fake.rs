@@ -52,10 +52,6 @@ impl Tree {
         fs::write(path, text).unwrap();
     }
 
-    pub(crate) fn read(&self, below: impl AsRef<Path>) -> String {
-        fs::read_to_string(self.path(below)).unwrap()
-    }
-
     /// A relative link at `below` to `target`, both below the root.
     pub(crate) fn link(&self, below: impl AsRef<Path>, target: impl AsRef<Path>) {
         let (below, target) = (below.as_ref(), target.as_ref());

@@ -75,8 +75,7 @@ impl Channel {
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            self.alive()?;
-            if self.unmask() {
+            if self.unmask()? {
                 return Ok(Wake::Packets);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -101,14 +100,16 @@ impl Channel {
     ///
     /// [`AsFd`]: std::os::fd::AsFd
     pub fn arm(&mut self) -> Result<bool, Error> {
-        self.alive()?;
         self.link.acknowledge()?;
-        Ok(self.unmask())
+        self.unmask()
     }
 
     /// Opens the mask, with a full fence behind it, and says whether something arrived until then.
-    fn unmask(&mut self) -> bool {
+    fn unmask(&mut self) -> Result<bool, Error> {
         self.masked = false;
-        self.reader.unmask()
+        let arrived = self.reader.unmask();
+        // Behind the look: a ring that was taken back may look like one with packets.
+        self.alive()?;
+        Ok(arrived)
     }
 }

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use vmbus::uio::Event;
-use vmbus_ringbuf::{OutgoingPacket, Signal, WriteError};
+use vmbus_ringbuf::{OutgoingPacket, WriteError};
 
 use super::{Channel, OutgoingBatch};
 use crate::Error;
@@ -56,9 +56,10 @@ impl Channel {
     /// # Errors
     /// [`Error::Full`]; otherwise as [`send`](Self::send).
     pub fn try_send(&mut self, packet: OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error> {
+        let written = self.writer.try_write(&packet, payload);
+        // Behind the write: a ring that was taken back accepts anything, and a monitor bit never fails.
         self.alive()?;
-        let signal = self.writer.try_write(&packet, payload).map_err(|error| self.refused(error))?;
-        self.signal(signal)
+        self.signal(written.map_err(|error| self.refused(error))?)
     }
 
     /// Lets `fill` put packets into the ring, then publishes all of them with at most one signal (long batches are
@@ -70,7 +71,6 @@ impl Channel {
         &mut self,
         fill: impl FnOnce(&mut OutgoingBatch<'_>) -> Result<T, WriteError>,
     ) -> Result<T, Error> {
-        self.alive()?;
         let mut batch = self.writer.batch();
         let (filled, signal) = match fill(&mut batch) {
             Ok(filled) => (Ok(filled), batch.commit()),
@@ -79,6 +79,7 @@ impl Channel {
                 (Err(error), self.writer.take_owed_signal())
             }
         };
+        self.alive()?;
         self.signal(signal)?;
         filled.map_err(|error| self.refused(error))
     }

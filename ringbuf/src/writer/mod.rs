@@ -117,7 +117,7 @@ impl<M: Memory> Writer<M> {
         // `publish_read` (Linux: hv_pkt_iter_close).
         self.memory.store_then_fence(ControlField::PendingSendSize, wanted);
         self.refresh()?;
-        let room = wanted <= self.room;
+        let room = wanted < self.room + GAP_BYTES;
         if room {
             self.cancel_space_request();
         }
@@ -245,12 +245,13 @@ impl<M: Memory> Writer<M> {
         let mut needed = self.owed;
         self.owed = false;
         if self.unpublished != 0 && self.corrupt.is_none() {
+            if self.space_requested {
+                // Before the write index moves, or the reader could pair the new index with the old request.
+                self.cancel_space_request();
+            }
             let old_write = self.ring.retreat(self.write, self.unpublished);
             needed |= publish_write(&self.memory, old_write, self.write).is_needed();
             self.unpublished = 0;
-            if self.space_requested {
-                self.cancel_space_request();
-            }
         }
         Signal::when(needed)
     }

@@ -1,4 +1,13 @@
-//! Taking a device over for user space, and giving it back: journalled, so that a crash undoes nothing.
+//! Taking a device over for user space, and giving it back.
+//!
+//! What is about to be done is on disk before it is done: whatever kills the process, `restore` brings the former
+//! driver back.
+
+mod give_back;
+mod guard;
+mod journal;
+mod kernel;
+mod take;
 
 use std::path::{Path, PathBuf};
 
@@ -6,6 +15,9 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::sysfs::{Bus, Device};
+
+use journal::Journal;
+use kernel::{Kernel, System};
 
 /// The kernel driver that hands a device to user space.
 pub const UIO_DRIVER: &str = "uio_hv_generic";
@@ -86,49 +98,64 @@ pub struct Attempt {
 }
 
 /// Binds devices to `uio_hv_generic` and gives them back.
+///
+/// Several binders, also in several processes, take turns: one works, the others wait.
 #[derive(Debug)]
 pub struct Binder {
     bus: Bus,
-    state_directory: PathBuf,
+    journal: Journal,
+    kernel: Box<dyn Kernel>,
 }
 
 impl Binder {
     /// A binder for `bus` that keeps its journal in `state_directory` (created when first needed).
     pub fn new(bus: &Bus, state_directory: impl Into<PathBuf>) -> Self {
-        Self { bus: bus.clone(), state_directory: state_directory.into() }
+        Self::with_kernel(bus, state_directory, Box::new(System))
+    }
+
+    fn with_kernel(bus: &Bus, state_directory: impl Into<PathBuf>, kernel: Box<dyn Kernel>) -> Self {
+        Self { bus: bus.clone(), journal: Journal::at(state_directory.into()), kernel }
     }
 
     /// Where the journal is.
     #[must_use]
     pub fn state_directory(&self) -> &Path {
-        &self.state_directory
+        self.journal.folder()
     }
 
     /// Gives `device` to `uio_hv_generic` and waits (bounded) for its node.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::Busy`], [`Error::NoDriver`], [`Error::BindFailed`], [`Error::Timeout`], [`Error::Io`].
-    /// After an error the former driver has the device again, where that was possible.
+    /// [`Error::Refused`], [`Error::Busy`], [`Error::NoDriver`], [`Error::BindFailed`], [`Error::Timeout`],
+    /// [`Error::Io`]. After an error the former driver has the device again, where that was possible.
     pub fn bind(&self, device: &Device, options: BindOptions) -> Result<Bound, Error> {
-        let _ = options;
-        self.bus.refresh(device)?;
-        Err(Error::NoDriver { device: device.name.clone(), driver: UIO_DRIVER.to_owned() })
+        self.take(device, options)
     }
 
-    /// Gives `device` back to its former driver; without a journal, to the driver the kernel chooses.
+    /// Gives `device` back to its former driver; without a journal, to the driver that the kernel chooses.
     ///
     /// # Errors
     /// [`Error::Busy`] while a process holds it open, [`Error::NoDriver`], [`Error::BindFailed`], [`Error::Io`].
     pub fn unbind(&self, device: &Device) -> Result<Restored, Error> {
-        self.restore(&device.name)
+        let restored = self.give_back(&device.name)?;
+        match restored.outcome {
+            Outcome::Nothing | Outcome::Stale => self.give_to_kernel(device),
+            _ => Ok(restored),
+        }
     }
 
-    /// Undoes what the journal says was begun on the device with this sysfs name.
+    /// Undoes what the journal says was begun on a device: its sysfs name, or any selector of [`Bus::find`].
+    ///
+    /// Restoring a device that has no journal (any more) changes nothing and is no error.
     ///
     /// # Errors
-    /// As [`unbind`](Self::unbind).
-    pub fn restore(&self, device: &str) -> Result<Restored, Error> {
-        Err(Error::NotFound { selector: device.to_owned() })
+    /// As [`unbind`](Self::unbind); those of [`Bus::find`] where the journal does not know the name.
+    pub fn restore(&self, selector: &str) -> Result<Restored, Error> {
+        // The device may be gone, and then only the journal knows its name.
+        match self.journal.load(selector)? {
+            Some(entry) => self.give_back(&entry.device),
+            None => self.give_back(&self.bus.find(selector)?.name),
+        }
     }
 
     /// [`restore`](Self::restore) for each device that the journal names; one that fails does not stop the others.
@@ -136,7 +163,8 @@ impl Binder {
     /// # Errors
     /// Where the journal can't be listed.
     pub fn restore_all(&self) -> Result<Vec<Attempt>, Error> {
-        Ok(Vec::new())
+        let devices = self.pending()?.into_iter();
+        Ok(devices.map(|device| Attempt { result: self.give_back(&device), device }).collect())
     }
 
     /// The devices that the journal names, by sysfs name.
@@ -144,6 +172,13 @@ impl Binder {
     /// # Errors
     /// Where the journal can't be listed.
     pub fn pending(&self) -> Result<Vec<String>, Error> {
-        Ok(Vec::new())
+        self.journal.devices()
+    }
+
+    fn driver_file(&self, driver: &str, file: &str) -> PathBuf {
+        self.bus.path("sys/bus/vmbus/drivers").join(driver).join(file)
     }
 }
+
+#[cfg(test)]
+mod tests;

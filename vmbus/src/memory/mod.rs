@@ -11,7 +11,8 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
 pub use pinned::{Pinned, Pinner};
-pub use ring::Ring;
-pub(crate) use ring::{contiguous, map_mirrored};
+pub(crate) use ring::contiguous;
+pub use ring::{Ring, map_mirrored};

@@ -14,15 +14,11 @@ use super::mapping::{Mapping, Piece};
 pub type Ring = Mapped<Arc<Mapping>>;
 
 /// Maps the ring of `ring_bytes` bytes (control page and data) that starts at `file_offset` of a channel's `ring`
-/// file, with its data a second time behind their end. The mapping is returned too, for who may have to revoke it.
+/// file (or of a memfd that stands for one), with its data a second time behind their end. The mapping is returned too, for who may have to revoke it.
 ///
 /// # Errors
 /// As [`Mapping::new`]; `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
-pub(crate) fn map_mirrored(
-    file: BorrowedFd<'_>,
-    file_offset: u64,
-    ring_bytes: usize,
-) -> Result<(Ring, Arc<Mapping>), Errno> {
+pub fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -> Result<(Ring, Arc<Mapping>), Errno> {
     let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
     let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
     let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;

@@ -13,13 +13,12 @@ use crate::error::is_vanished;
 
 impl Bus {
     /// The device in the folder `name`; `None` where it is not there (any more).
-    pub(super) fn read_device(&self, name: &str) -> Result<Option<Device>, Error> {
+    pub(crate) fn read_device(&self, name: &str) -> Result<Option<Device>, Error> {
         let path = self.path(super::DEVICES).join(name);
         let gone = || path.metadata().is_err_and(|error| is_vanished(&error));
         match self.read_folder(name, &path) {
             // ENODEV is the answer of a device that lost its channel, also while its folder is still there.
-            Err(Error::Io { source, .. }) if is_vanished(&source) && (gone() || is_no_device(&source)) => Ok(None),
-            Err(_) if gone() => Ok(None),
+            Err(Error::Io { source, .. }) if is_no_device(&source) || (is_vanished(&source) && gone()) => Ok(None),
             read => read.map(Some),
         }
     }

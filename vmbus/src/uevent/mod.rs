@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recvf
 use crate::Error;
 
 pub use parse::{NotUevent, parse};
+pub(crate) use wait::hints;
 
 /// What happened to a kernel object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,12 @@ impl Uevent {
     #[must_use]
     pub fn concerns_vmbus(&self) -> bool {
         matches!(self.subsystem.as_deref(), Some("vmbus" | "channels" | "uio"))
+    }
+
+    /// Whether it is about the device with this sysfs name, or about something in its folder.
+    #[must_use]
+    pub fn concerns(&self, device: &str) -> bool {
+        self.devpath.split('/').any(|part| part == device)
     }
 }
 

@@ -28,7 +28,6 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if self.is_rescinded() {
-                self.revoke_and_log();
                 return Err(self.gone());
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -60,7 +59,6 @@ impl Shared {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.is_rescinded() {
-            self.revoke_and_log();
             return Err(self.gone());
         }
         let mut node = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::empty())];
@@ -75,17 +73,17 @@ impl Shared {
 
     /// Reads the event count if `revents` says that there is something, and answers the end of the device.
     ///
-    /// The kernel's poll returns an errno where a set of events should be, so many bits are set once the device is
-    /// gone, `IN` among them; only the read is clear. An error bit with nothing to read is an end all the same.
+    /// The kernel's poll returns an errno where a set of events should be, so once the device is gone many bits are
+    /// set, `IN` among them, and read says `EIO`. Either is enough: nothing undoes an error bit of this node.
     fn consume(&self, revents: PollFlags) -> Result<Option<u32>, Error> {
         if revents.is_empty() {
             return Ok(None);
         }
-        let ended = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        let ended = revents.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
         match self.node.read()? {
-            Reading::Interrupts(count) => Ok(Some(count)),
-            Reading::Nothing if !revents.intersects(ended) => Ok(None),
-            Reading::Nothing | Reading::Gone => {
+            Reading::Interrupts(count) if !ended => Ok(Some(count)),
+            Reading::Nothing if !ended => Ok(None),
+            _ => {
                 self.revoke_and_log();
                 Err(self.gone())
             }

@@ -8,7 +8,7 @@ use super::doorbell::{Doorbell, Kind};
 use super::events::Event;
 use super::node::Node;
 use super::rings::RingPair;
-use super::shared::{Found, Shared, uio_name};
+use super::shared::{Shared, uio_name};
 use super::watcher::Watcher;
 use crate::Error;
 use crate::sysfs::{Bus, Device};
@@ -32,11 +32,14 @@ pub struct Options {
     pub layout: Layout,
     /// How long to wait for a `ring` file that appears late.
     pub ring_wait: Duration,
+    /// Whether a thread watches for the end of the device, so that [`Link::is_rescinded`] turns true although nobody
+    /// waits or touches a ring. There is always one where rings are mapped contiguously, which needs it.
+    pub watch: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { layout: Layout::Auto, ring_wait: Duration::from_secs(1) }
+        Self { layout: Layout::Auto, ring_wait: Duration::from_secs(1), watch: false }
     }
 }
 
@@ -65,7 +68,7 @@ impl Link {
             let node = Node::open(path.clone(), device)?;
             let (shared, found) = Shared::new(bus, device, options, node)?;
             if found.fresh {
-                return Self::start(shared, found);
+                return Self::start(shared, options.watch || found.needs_watcher);
             }
             // The former owner closed after we opened and before we locked. The channel was therefore never closed, and
             // the host is in the middle of its talk with somebody else. If this is the last close, it ends that.
@@ -83,16 +86,12 @@ impl Link {
     pub fn from_node(node: OwnedFd, bus: &Bus, device: &Device, options: Options) -> Result<Self, Error> {
         let node = Node::adopt(node, bus.path("dev").join(uio_name(device)?), device)?;
         let (shared, found) = Shared::new(bus, device, options, node)?;
-        Self::start(shared, found)
+        Self::start(shared, options.watch || found.needs_watcher)
     }
 
-    fn start(shared: Shared, found: Found) -> Result<Self, Error> {
+    fn start(shared: Shared, watch: bool) -> Result<Self, Error> {
         let shared = Arc::new(shared);
-        let watcher = match found.layout {
-            // Nothing to watch for: the kernel takes these mappings back itself.
-            Layout::Mirrored => None,
-            Layout::Auto | Layout::Contiguous => Some(Watcher::start(&shared)?),
-        };
+        let watcher = if watch { Some(Watcher::start(&shared)?) } else { None };
         Ok(Self { watcher, shared })
     }
 
@@ -167,7 +166,8 @@ impl Link {
         self.shared.acknowledge()
     }
 
-    /// Whether the device is known to be gone. A load or two; [`check`](Self::check) asks the kernel.
+    /// Whether the device is known to be gone: a few loads; [`check`](Self::check) asks the kernel. Once it is `true`,
+    /// no ring of this link reaches the device's memory any more.
     #[must_use]
     pub fn is_rescinded(&self) -> bool {
         self.shared.is_rescinded()

@@ -11,8 +11,6 @@ mod maps;
 mod node;
 mod rings;
 mod shared;
-#[cfg(test)]
-mod tests;
 mod watcher;
 
 pub use doorbell::Doorbell;

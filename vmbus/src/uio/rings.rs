@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use rustix::param::page_size;
 use vmbus_ringbuf::{ControlField, Memory};
 
-use super::link::Layout;
 use super::maps::{self, Map};
 use super::node::Node;
 use crate::Error;
@@ -29,7 +28,7 @@ pub struct RingPair {
 pub(super) struct Mapped {
     pub(super) pair: RingPair,
     pub(super) mappings: Vec<Arc<Mapping>>,
-    pub(super) layout: Layout,
+    pub(super) mirrored: bool,
 }
 
 impl Mapped {
@@ -47,7 +46,7 @@ impl Mapped {
         let map = |offset| map_mirrored(ring_file.as_fd(), offset, ring_bytes);
         let (outgoing, first) = map(0).map_err(|error| gone_or(device, error, "map", file))?;
         let (incoming, second) = map(second).map_err(|error| gone_or(device, error, "map", file))?;
-        Ok(Self { pair: RingPair { outgoing, incoming }, mappings: vec![first, second], layout: Layout::Mirrored })
+        Ok(Self { pair: RingPair { outgoing, incoming }, mappings: vec![first, second], mirrored: true })
     }
 
     /// The rings in the map `txrx_rings`, in that order, each mapped once.
@@ -62,7 +61,7 @@ impl Mapped {
         let mapping = Arc::new(map.mapping(node.as_fd()).map_err(failed)?);
         let outgoing = contiguous(Arc::clone(&mapping), 0, ring_bytes).map_err(failed)?;
         let incoming = contiguous(Arc::clone(&mapping), ring_bytes, ring_bytes).map_err(failed)?;
-        Ok(Self { pair: RingPair { outgoing, incoming }, mappings: vec![mapping], layout: Layout::Contiguous })
+        Ok(Self { pair: RingPair { outgoing, incoming }, mappings: vec![mapping], mirrored: false })
     }
 
     /// Whether nobody has used the channel since it was opened: the kernel starts both indices that are ours at zero.

@@ -20,6 +20,9 @@ pub(super) struct Shared {
     bus: Bus,
     device: Device,
     ring_wait: Duration,
+    /// Set before the mappings are replaced: whoever maps more from here on must revoke that.
+    ending: AtomicBool,
+    /// Set after the mappings were replaced: whoever sees it reaches no old page.
     rescinded: AtomicBool,
     /// The primary channel's rings: whether a bus error hit one is asked for each packet.
     primary: Vec<Arc<Mapping>>,
@@ -44,8 +47,8 @@ struct Rings {
 pub(super) struct Found {
     /// Nobody has used the channel since it was opened.
     pub(super) fresh: bool,
-    /// Never [`Layout::Auto`].
-    pub(super) layout: Layout,
+    /// The kernel does not take the mappings back by itself.
+    pub(super) needs_watcher: bool,
 }
 
 impl Shared {
@@ -56,11 +59,12 @@ impl Shared {
             Some(_) => map_pages(device, uio, &node)?.map(Arc::new),
             None => None,
         };
-        let found = Found { fresh: mapped.is_fresh(), layout: mapped.layout };
+        let found = Found { fresh: mapped.is_fresh(), needs_watcher: !mapped.mirrored };
         let shared = Self {
             bus: bus.clone(),
             device: device.clone(),
             ring_wait: options.ring_wait,
+            ending: AtomicBool::new(false),
             rescinded: AtomicBool::new(false),
             primary: mapped.mappings,
             pages,
@@ -78,8 +82,17 @@ impl Shared {
         Error::Rescinded { device: self.device.name.clone() }
     }
 
+    /// Whether the device is gone, as far as known. `true` means that no mapping reaches an old page any more: a bus
+    /// error revokes one mapping only, and the rest follows here, before the answer.
     pub(super) fn is_rescinded(&self) -> bool {
-        self.rescinded.load(Ordering::Acquire) || self.primary.iter().any(|mapping| mapping.is_revoked())
+        if self.rescinded.load(Ordering::Acquire) {
+            return true;
+        }
+        let faulted = self.primary.iter().any(|mapping| mapping.is_revoked());
+        if faulted {
+            self.revoke_and_log();
+        }
+        faulted
     }
 
     pub(super) fn rings(&self, relid: u32) -> Result<RingPair, Error> {
@@ -110,11 +123,11 @@ impl Shared {
         Mapped::mirrored(&self.device, file, bytes)
     }
 
-    /// Adds mappings to those that a revocation takes, or revokes them at once if one has happened: it marks the link
-    /// first and takes the lock then, so either it finds them or we find the mark.
+    /// Adds mappings to those that a revocation takes, or revokes them at once if one has happened: it sets
+    /// `ending` first and takes the lock then, so either it finds them or we find that.
     fn keep(&self, mapped: Mapped) -> Result<RingPair, Error> {
         self.lock().mappings.extend(mapped.mappings);
-        if self.rescinded.load(Ordering::SeqCst) {
+        if self.ending.load(Ordering::SeqCst) {
             self.revoke_and_log();
             return Err(self.gone());
         }
@@ -136,15 +149,16 @@ impl Shared {
         })
     }
 
-    /// Marks the link, then replaces every mapping: subchannels, primary channel, shared pages.
+    /// Replaces every mapping, the subchannels' first, and marks the link.
     pub(super) fn revoke(&self) -> Result<(), Error> {
-        self.rescinded.store(true, Ordering::SeqCst);
+        self.ending.store(true, Ordering::SeqCst);
         let rings = self.lock();
         let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
         let mut outcome = Ok(());
         for mapping in rings.mappings.iter().chain(&self.primary).chain(pages) {
             outcome = mapping.revoke().and(outcome);
         }
+        self.rescinded.store(true, Ordering::Release);
         outcome.map_err(|error| Error::io("revoke the mappings of", &self.node.path, error))
     }
 
