@@ -170,6 +170,16 @@ fn a_full_ring_is_waited_for() {
     assert_eq!(host.reader.memory().load(ControlField::PendingSendSize), 0);
 }
 
+/// Red without the look at the flag: packets come first, and a host that never stops keeps the waker from being heard.
+#[test]
+fn a_waker_is_heard_although_packets_keep_coming() {
+    let (_fake, mut channel, mut host) = open();
+    host.send_all(1..=3);
+    channel.waker().wake();
+    assert_eq!(channel.wait(None).unwrap(), Wake::Woken);
+    assert_eq!(channel.wait(None).unwrap(), Wake::Packets, "one wake is heard once");
+}
+
 #[test]
 fn a_wait_for_room_ends_by_time_and_by_waker() {
     let (_fake, mut channel, host) = open();
