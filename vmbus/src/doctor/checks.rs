@@ -2,11 +2,11 @@
 
 use super::facts::{Facts, Module};
 use super::finding::{Finding, Severity};
-use super::kernel::{Precision, Version};
 use super::known::{Applies, KNOWN_BUGS, KnownBug, Verdict};
 use super::log::KernelLog;
 use crate::bind::UIO_DRIVER;
 use crate::class::Class;
+use crate::kernel::{Precision, Version};
 use crate::sysfs::Device;
 
 /// The first kernel whose uio_hv_generic takes channels without a monitor id.

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::kernel::Kernel;
 
 /// The facts of a healthy machine without devices.
 fn healthy() -> Facts {
