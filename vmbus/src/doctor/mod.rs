@@ -40,6 +40,7 @@ pub fn examine_facts(facts: &Facts) -> Report {
         checks::kernel,
         checks::monitor,
         checks::rings,
+        checks::left_open,
         checks::log,
         resources::rights,
         resources::pinning,
