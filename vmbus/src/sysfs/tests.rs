@@ -1,3 +1,5 @@
+//! Devices read from made-up trees, whole, broken and vanishing.
+
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,3 +1,5 @@
+//! Announcements parsed, believed and waited for.
+
 use std::fs;
 use std::os::fd::AsRawFd;
 

@@ -40,7 +40,7 @@ pub(super) fn check(root: &Path) -> Result<Outcome> {
         println!("    {finding}");
     }
     let count = findings.len();
-    Ok(if count == 0 { Outcome::Passed } else { Outcome::Failed(format!("{count} findings, listed above")) })
+    Ok(if count == 0 { Outcome::Passed } else { Outcome::Failed(format!("findings listed above: {count}")) })
 }
 
 /// Files git tracks or would track, relative to the root.

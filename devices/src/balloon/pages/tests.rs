@@ -1,3 +1,5 @@
+//! Pages taken and given back over a machine's memory that is counted frame by frame.
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeSet, HashSet};

@@ -1,3 +1,5 @@
+//! What may not be taken from the machine, on made-up machines.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 

@@ -1,3 +1,5 @@
+//! Balloon requests against a guest that obeys the actions, with any amount of memory.
+
 use crate::balloon::ranges::{self, RangeSet};
 use crate::balloon::state::tests::{NOW, machine, memory, quiet, range};
 use crate::balloon::state::{Action, Input, Limit, Machine, Notice, Settings};
