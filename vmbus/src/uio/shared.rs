@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::doorbell::{Doorbell, Kind, Monitor, Pages};
-use super::link::{Layout, Options};
 use super::maps::{self, Map};
 use super::node::Node;
+use super::options::{Layout, Options};
 use super::rings::{Mapped, RingPair, ring_map};
 use crate::Error;
 use crate::kernel::Kernel;
