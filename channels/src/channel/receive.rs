@@ -68,14 +68,20 @@ impl Channel {
     }
 
     /// Sleeps until there are packets, a [`Waker`](crate::Waker) is used, or the time is over; `None` is no limit. It
-    /// returns at once when there are packets already.
+    /// returns at once when there are packets already; a wake comes before packets.
     ///
     /// # Errors
     /// The device is gone; a system call failed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
-            if self.unmask()? {
+            let arrived = self.unmask()?;
+            // Before the packets: a host that never stops sending must not keep the waker from being heard.
+            if self.waker.is_woken() {
+                self.waker.clear();
+                return Ok(Wake::Woken);
+            }
+            if arrived {
                 return Ok(Wake::Packets);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

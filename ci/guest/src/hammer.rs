@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use vmbus::memory::Ring;
+use vmbus::memory::{Ring, bus_errors_answered};
 use vmbus::sysfs::Bus;
 use vmbus::uio::{Event, Layout, Link, Options};
 use vmbus_ringbuf::{ControlField, Memory as _};
 
 /// Two words that differ from each other and from zero, and which no host writes.
 const PATTERNS: [u64; 2] = [0x5a5a_0001_5a5a_0001, 0xa5a5_0002_a5a5_0002];
-/// Bytes that one step looks at: a cache line. Its first word is written, too.
-const STEP_BYTES: u32 = 64;
+/// Bytes that are looked at in one go: a cache line. Its first word is written, too.
+const LINE_BYTES: u32 = 64;
 
 /// What to load, and how it is mapped.
 #[derive(Debug, Args)]
@@ -56,8 +56,8 @@ enum Mapping {
 #[derive(Debug, Default)]
 struct Seen {
     passes: u64,
-    /// Words that were not zero after the revocation. One may be: a store that was under way.
-    not_zero_after: u64,
+    /// Lines and fields that were not zero after the revocation. One may be: a store that was under way.
+    not_zero_after: usize,
 }
 
 /// Opens the device; one thread hammers each ring, this one waits, until the device is unbound.
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
     let clean = outgoing.not_zero_after <= 1 && incoming.not_zero_after <= 1;
     let of = |seen: &Seen| json!({ "passes": seen.passes, "not_zero_after": seen.not_zero_after });
     say(&json!({
-        "event": "end", "error": error, "mirrored": mirrored, "only_zeroes": clean,
+        "event": "end", "error": error, "mirrored": mirrored, "only_zeroes": clean, "bus_errors": bus_errors_answered(),
         "outgoing": of(&outgoing), "incoming": of(&incoming),
     }))?;
     link.close()?;
@@ -102,36 +102,33 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Reads and writes all data of a ring, and control fields that do not matter to the host, until the link is revoked;
-/// then reads all of it once more. The ring's indices are left alone, so the host never sees what is written.
+/// Reads and writes all data of a ring until the link is revoked, then reads all of it, and the control fields, once
+/// more. The ring's indices are left alone, so the host never looks at what is written.
 fn hammer(link: &Link, ring: &Ring, passes: &AtomicU64, limit: Duration) -> Seen {
     let start = Instant::now();
     let mut seen = Seen::default();
-    loop {
-        let revoked = link.is_rescinded();
-        let mut not_zero = 0;
-        let mut offset = 0;
-        while offset < ring.data_bytes() {
-            let line: [u64; 8] = ring.load_words(offset);
-            if revoked {
-                not_zero += u64::from(line.iter().any(|word| *word != 0));
-            } else {
-                let [odd, even] = PATTERNS;
-                ring.store_words(offset, [if line.starts_with(&[odd]) { even } else { odd }]);
+    while start.elapsed() < limit.saturating_add(Duration::from_secs(5)) {
+        for offset in lines(ring) {
+            // Before each store: what is written behind the revocation stays in our own pages, and would be counted.
+            if link.is_rescinded() {
+                let fields = ControlField::ALL.iter().filter(|field| ring.load(**field) != 0).count();
+                let data = lines(ring).filter(|offset| ring.load_words::<8>(*offset) != [0; 8]).count();
+                seen.not_zero_after = fields.saturating_add(data);
+                return seen;
             }
-            offset = offset.saturating_add(STEP_BYTES);
-        }
-        if revoked {
-            let fields = ControlField::ALL.iter().filter(|field| ring.load(**field) != 0).count();
-            seen.not_zero_after = not_zero.saturating_add(u64::try_from(fields).unwrap_or(u64::MAX));
-            return seen;
+            let line: [u64; 8] = ring.load_words(offset);
+            let [odd, even] = PATTERNS;
+            ring.store_words(offset, [if line.starts_with(&[odd]) { even } else { odd }]);
         }
         seen.passes = seen.passes.saturating_add(1);
         passes.fetch_add(1, Ordering::Relaxed);
-        if start.elapsed() > limit.saturating_add(Duration::from_secs(5)) {
-            return seen;
-        }
     }
+    seen
+}
+
+/// Offsets of all lines of a ring; the last one is left out where it would not be whole.
+fn lines(ring: &Ring) -> impl Iterator<Item = u32> {
+    (0..ring.data_bytes() / LINE_BYTES).map(|line| line.saturating_mul(LINE_BYTES))
 }
 
 fn wait_for_the_end(link: &Link, limit: Duration) -> anyhow::Result<vmbus::Error> {

@@ -1,23 +1,21 @@
-//! The repository's own commands. This file only dispatches.
+//! The repository's own commands: `cargo xtask test` and, beside it, the guest lab.
 #![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a command's output")]
 
 mod lab;
 mod process;
+mod test;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
 /// The repository's own commands.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
 enum Command {
+    /// Run every check and test of the repository.
+    Test(test::Args),
     /// Prove the drivers in a guest whose VMBus host is QEMU.
     Lab(lab::Options),
     /// Run a command in the guest that `lab --keep` left running.
@@ -28,7 +26,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match Command::parse() {
+        Command::Test(args) => test::run(&args),
         Command::Lab(options) => lab::run(&options),
         Command::LabGuest(options) => lab::keep::run(&options),
         Command::Held(held) => process::become_held(&held),

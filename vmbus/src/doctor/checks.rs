@@ -2,12 +2,12 @@
 
 use super::facts::{Facts, Module};
 use super::finding::{Finding, Severity};
-use super::kernel::{Precision, Version};
 use super::known::{Applies, KNOWN_BUGS, KnownBug, Verdict};
 use super::log::KernelLog;
 use crate::bind::UIO_DRIVER;
 use crate::class::Class;
-use crate::sysfs::Device;
+use crate::kernel::{Precision, Version};
+use crate::sysfs::{ChannelState, Device};
 
 /// The first kernel whose uio_hv_generic takes channels without a monitor id.
 const SLOW_CHANNELS_SINCE: Version = Version::new(6, 10, 0);
@@ -205,6 +205,24 @@ pub(super) fn rings(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok("ring-file", format!("{} in user space, all with ring files", devices(bound.len()))));
     }
     findings
+}
+
+/// Whether a channel stayed open without a driver. `uio_release` skips its part once the device was removed (seen on
+/// 6.12.117): after an unbind under an open node nobody closes the channel, and opening it again answers `EINVAL`.
+pub(super) fn left_open(facts: &Facts) -> Vec<Finding> {
+    let orphans =
+        facts.devices.iter().filter(|device| device.driver.is_none() && device.state == Some(ChannelState::OPENED));
+    orphans
+        .map(|device| {
+            let title = format!("the channel of {} is open, but no driver has the device", name(device));
+            Finding::new("channel-left-open", Severity::Failure, title)
+                .meaning(
+                    "It was unbound while a process had its node open. The kernel never closed the channel, so every driver that \
+                     opens it, also the kernel's own, fails with \"Invalid argument\".",
+                )
+                .fix("restart the guest, or have the host remove the device and add it again; unbind with `vmbusctl unbind`")
+        })
+        .collect()
 }
 
 /// Whether the kernel's log could be consulted.

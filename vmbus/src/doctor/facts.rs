@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::kernel::Kernel;
 use super::log::{self, KernelLog};
 use crate::bind::UIO_DRIVER;
+use crate::kernel::Kernel;
 use crate::sysfs::{Bus, Device, Scan};
 
 /// Where a kernel module is.
@@ -80,11 +80,7 @@ impl Facts {
     #[must_use]
     pub fn gather(bus: &Bus) -> Self {
         let root = &bus.path("");
-        let kernel = Kernel::identify(
-            &text(root, "proc/sys/kernel/osrelease"),
-            &text(root, "proc/version"),
-            &text(root, "proc/version_signature"),
-        );
+        let kernel = Kernel::running(bus);
         let (scan, devices_error) = match bus.scan() {
             Ok(scan) => (scan, None),
             Err(error) => (Scan::default(), Some(error.to_string())),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::kernel::Kernel;
+use crate::kernel::Kernel;
 
 /// How much a finding matters, mildest first (the order of the variants is the order of severity).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -4,7 +4,7 @@
 //! stable review mails of November and December 2025. A row says where each range comes from.
 
 use super::finding::Severity;
-use super::kernel::{Kernel, Precision, Version};
+use crate::kernel::{Kernel, Precision, Version};
 
 /// When a bug can bite at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

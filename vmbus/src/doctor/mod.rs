@@ -4,7 +4,6 @@
 mod checks;
 mod facts;
 mod finding;
-mod kernel;
 mod known;
 mod log;
 mod resources;
@@ -13,7 +12,6 @@ mod tests;
 
 pub use facts::{Facts, Module};
 pub use finding::{Finding, Report, Severity};
-pub use kernel::{Kernel, Precision, Version};
 pub use known::{Applies, KNOWN_BUGS, KnownBug, Series, Verdict};
 pub use log::KernelLog;
 
@@ -42,6 +40,7 @@ pub fn examine_facts(facts: &Facts) -> Report {
         checks::kernel,
         checks::monitor,
         checks::rings,
+        checks::left_open,
         checks::log,
         resources::rights,
         resources::pinning,

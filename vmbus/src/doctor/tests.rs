@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::kernel::Kernel;
 
 /// The facts of a healthy machine without devices.
 fn healthy() -> Facts {
@@ -138,6 +139,7 @@ fn verdicts() {
         ("cve-2024-46739", "6.1.110", String::new(), Clear),
         ("cve-2024-46739", "6.9.3", String::new(), Affected),
         ("cve-2024-46739", "6.10.10", String::new(), Clear),
+        ("cve-2024-46739", "6.11.0-9-generic", String::new(), Clear),
         ("cve-2024-46739", "6.12.0-55.el10", String::new(), Clear),
         ("cve-2024-46739", "6.4.0-150600.23.7-default", String::new(), Possible),
         ("cve-2024-46739", "unreadable", String::new(), Possible),

@@ -41,7 +41,15 @@ impl Group {
 static GROUPS: Group = Group::new();
 static CLAIM: Mutex<()> = Mutex::new(());
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+static ANSWERED: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
+
+/// How many bus errors this process has survived because they were inside a [`Mapping`](super::Mapping). A mapping can
+/// count more than one: threads may run into the missing pages at the same time.
+#[must_use]
+pub fn bus_errors_answered() -> usize {
+    ANSWERED.load(Ordering::Relaxed)
+}
 
 /// A range of addresses in which a bus error is answered. Dropping it ends that; unmap the range after the drop.
 pub(super) struct Registration {
@@ -151,6 +159,7 @@ fn answer(address: usize) -> bool {
                 // SAFETY: the thread that faulted is using this mapping, so its owner lives until we return.
                 let replaced = unsafe { replace(start, bytes) }.is_ok();
                 slot.revoked.fetch_or(replaced, Ordering::AcqRel);
+                ANSWERED.fetch_add(usize::from(replaced), Ordering::Relaxed);
                 return replaced;
             }
         }

@@ -11,6 +11,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
 pub use pinned::{Pinned, Pinner};
 pub(crate) use ring::contiguous;

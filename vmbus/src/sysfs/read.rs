@@ -18,8 +18,7 @@ impl Bus {
         let gone = || path.metadata().is_err_and(|error| is_vanished(&error));
         match self.read_folder(name, &path) {
             // ENODEV is the answer of a device that lost its channel, also while its folder is still there.
-            Err(Error::Io { source, .. }) if is_vanished(&source) && (gone() || is_no_device(&source)) => Ok(None),
-            Err(_) if gone() => Ok(None),
+            Err(Error::Io { source, .. }) if is_no_device(&source) || (is_vanished(&source) && gone()) => Ok(None),
             read => read.map(Some),
         }
     }

@@ -1,5 +1,8 @@
+//! Devices read from made-up trees, whole, broken and vanishing.
+
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use uuid::Uuid;
 
@@ -25,7 +28,7 @@ fn a_device_is_read_whole() {
     assert_eq!(channel.counters.signals, Some(7));
     assert_eq!(channel.counters.outgoing_full_first, None);
     let json = serde_json::to_value(&device).unwrap();
-    assert_eq!(json["state"], "opened");
+    assert_eq!(json["state"], "open");
     assert_eq!(json["channels"][0]["fill"]["writable_bytes"], 4080);
 }
 
@@ -91,6 +94,50 @@ fn what_vanishes_is_no_error() {
     fs::remove_file(tree.path(format!("sys/bus/vmbus/devices/{}", instance(1)))).unwrap();
     assert!(tree.bus().devices().unwrap().is_empty());
     assert!(matches!(tree.bus().refresh(&device), Err(Error::Rescinded { .. })));
+}
+
+#[test]
+fn devices_that_come_and_go_while_they_are_read_are_never_broken() {
+    let tree = Tree::new();
+    tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    tree.device(Class::NIC, 2, None);
+    let link = tree.path(format!("sys/bus/vmbus/devices/{}", instance(1)));
+    let (folder, aside) = (tree.path(real(1)), tree.path("aside"));
+    let target = fs::read_link(&link).unwrap();
+    let (scans, seed) = (AtomicUsize::new(0), std::process::id());
+    println!("seed {seed}");
+    std::thread::scope(|scope| {
+        // Each change falls somewhere into a scan, and the next waits until that scan is over.
+        let scans = &scans;
+        let after_this_scan = move || {
+            let now = scans.load(Ordering::SeqCst);
+            while scans.load(Ordering::SeqCst) < now + 2 {
+                std::thread::yield_now();
+            }
+        };
+        let changes = scope.spawn(move || {
+            for round in 0..100 {
+                for _ in 0..(round * seed) % 5000 {
+                    std::hint::spin_loop();
+                }
+                // As the kernel does: the link goes first and comes last.
+                fs::remove_file(&link).unwrap();
+                fs::rename(&folder, &aside).unwrap();
+                after_this_scan();
+                fs::rename(&aside, &folder).unwrap();
+                symlink(&target, &link).unwrap();
+                after_this_scan();
+            }
+        });
+        let mut broken = Vec::new();
+        while !changes.is_finished() {
+            let scan = tree.bus().scan().unwrap();
+            scans.fetch_add(1, Ordering::SeqCst);
+            broken.extend(scan.broken);
+            assert!(scan.devices.iter().any(|device| device.relid == 2));
+        }
+        assert!(broken.is_empty(), "{broken:?}");
+    });
 }
 
 #[test]

@@ -64,6 +64,12 @@ impl Uevent {
     pub fn concerns_vmbus(&self) -> bool {
         matches!(self.subsystem.as_deref(), Some("vmbus" | "channels" | "uio"))
     }
+
+    /// Whether it is about the device with this sysfs name, or about something in its folder.
+    #[must_use]
+    pub fn concerns(&self, device: &str) -> bool {
+        self.devpath.split('/').any(|part| part == device)
+    }
 }
 
 /// What [`Monitor::next`] brings.

@@ -1,3 +1,5 @@
+//! Announcements parsed, believed and waited for.
+
 use std::fs;
 use std::os::fd::AsRawFd;
 
@@ -15,6 +17,13 @@ fn only_the_kernel_is_believed() {
     assert_eq!(classify(GOOD, GOOD.len(), None), None);
     assert_eq!(classify(GOOD, GOOD.len() + 1, Some(0)), Some(Event::Lost), "a message that did not fit");
     assert_eq!(classify(b"nonsense", 8, Some(0)), Some(Event::Lost));
+}
+
+#[test]
+fn an_announcement_is_told_from_another_devices() {
+    let about = |path: &str| parse(format!("add@{path}\0").as_bytes()).unwrap().concerns("4a-b");
+    assert!(about("/devices/MSFT1000:00/4a-b") && about("/devices/MSFT1000:00/4a-b/uio/uio0"));
+    assert!(!about("/devices/MSFT1000:00/4a-bc") && !about("/devices/MSFT1000:00/4a"));
 }
 
 /// Sends a message to the monitor's own address, as any process may.

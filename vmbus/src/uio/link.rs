@@ -7,41 +7,12 @@ use std::time::Duration;
 use super::doorbell::{Doorbell, Kind};
 use super::events::Event;
 use super::node::Node;
+use super::options::Options;
 use super::rings::RingPair;
 use super::shared::{Shared, uio_name};
 use super::watcher::Watcher;
 use crate::Error;
 use crate::sysfs::{Bus, Device};
-
-/// How rings are mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
-    /// Mirrored, or contiguous where the kernel shows no `ring` file for the primary channel in time.
-    #[default]
-    Auto,
-    /// Data mapped twice through the channel's `ring` file, or an error.
-    Mirrored,
-    /// Data mapped once through `/dev/uioN`. Subchannels are mirrored all the same; they have no other way.
-    Contiguous,
-}
-
-/// How to open a [`Link`].
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// How the primary channel's rings are mapped.
-    pub layout: Layout,
-    /// How long to wait for a `ring` file that appears late.
-    pub ring_wait: Duration,
-    /// Whether a thread watches for the end of the device, so that [`Link::is_rescinded`] turns true although nobody
-    /// waits or touches a ring. There is always one where rings are mapped contiguously, which needs it.
-    pub watch: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { layout: Layout::Auto, ring_wait: Duration::from_secs(1), watch: false }
-    }
-}
 
 /// An open device: the right to use it alone, and everything of it that is mapped here.
 ///

@@ -9,11 +9,13 @@ mod events;
 mod link;
 mod maps;
 mod node;
+mod options;
 mod rings;
 mod shared;
 mod watcher;
 
 pub use doorbell::Doorbell;
 pub use events::Event;
-pub use link::{Layout, Link, Options};
+pub use link::Link;
+pub use options::{Layout, Options};
 pub use rings::RingPair;

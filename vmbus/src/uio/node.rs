@@ -43,6 +43,15 @@ impl Node {
             Err(Errno::NODEV | Errno::NXIO | Errno::INVAL) if !device.path.join("uio").exists() => {
                 return Err(Error::Rescinded { device: device.name.clone() });
             }
+            // The kernel opens only a channel that it knows as closed, and it forgets to close one whose device is
+            // unbound while it is open: the last release finds no driver any more that would do it.
+            Err(Errno::INVAL) => {
+                return Err(Error::Unsupported {
+                    device: device.name.clone(),
+                    what: format!("the kernel won't open its channel again ({})", Errno::INVAL),
+                    hint: "it was probably unbound while a process had it open; only a reboot helps".to_owned(),
+                });
+            }
             Err(error) => return Err(Error::io("open", &path, error)),
         };
         Self { file, path }.locked(device)

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::doorbell::{Doorbell, Kind, Monitor, Pages};
-use super::link::{Layout, Options};
 use super::maps::{self, Map};
 use super::node::Node;
+use super::options::{Layout, Options};
 use super::rings::{Mapped, RingPair, ring_map};
 use crate::Error;
+use crate::kernel::Kernel;
 use crate::memory::Mapping;
 use crate::sysfs::{Bus, Device};
 
@@ -59,7 +60,10 @@ impl Shared {
             Some(_) => map_pages(device, uio, &node)?.map(Arc::new),
             None => None,
         };
-        let found = Found { fresh: mapped.is_fresh(), needs_watcher: !mapped.mirrored };
+        let found = Found {
+            fresh: mapped.is_fresh(),
+            needs_watcher: !(mapped.mirrored && Kernel::running(bus).withdraws_ring_files()),
+        };
         let shared = Self {
             bus: bus.clone(),
             device: device.clone(),

@@ -1,3 +1,5 @@
+//! The driver over a scripted channel: whole conversations, and how each of them can end.
+
 use super::super::event::Counters;
 use super::*;
 use crate::balloon::wire::{

@@ -1,3 +1,5 @@
+//! The state machine's table: each event in each state.
+
 use super::*;
 use crate::balloon::report::Memory;
 use crate::balloon::wire::{Info, InfoType, PageRange, StatusReport};

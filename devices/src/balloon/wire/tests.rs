@@ -1,3 +1,5 @@
+//! Messages to bytes and back, and bytes that are almost a message.
+
 use super::*;
 use proptest::prelude::*;
 

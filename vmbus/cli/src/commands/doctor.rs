@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use vmbus::doctor::{self, Finding, Kernel, Report, Severity};
+use vmbus::doctor::{self, Finding, Report, Severity};
+use vmbus::kernel::Kernel;
 
 use crate::args::Doctor;
 use crate::context::Context;

@@ -1,7 +1,8 @@
 //! `vmbusctl status`: the bus, or one device in depth.
 
 use serde::Serialize;
-use vmbus::doctor::{Facts, Kernel, Module};
+use vmbus::doctor::{Facts, Module};
+use vmbus::kernel::Kernel;
 use vmbus::sysfs::{Device, RingIndices};
 
 use super::bind::in_user_space;

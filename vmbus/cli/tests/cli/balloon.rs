@@ -19,7 +19,7 @@ fn a_signal_ends_the_wait_cleanly() {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vmbusctl"))
             .arg("--root")
             .arg(folder.path())
-            .args(["balloon", "--wait", "600", "--json"])
+            .args(["balloon", "--wait", "30", "--json"])
             .env("NOTIFY_SOCKET", &socket)
             .stdout(Stdio::piped())
             .spawn()

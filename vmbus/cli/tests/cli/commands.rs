@@ -15,6 +15,7 @@ fn commands() {
     machines::old(&folder.path().join("old"));
     machines::none(&folder.path().join("none"));
     machines::no_driver(&folder.path().join("no-driver"));
+    machines::left_open(&folder.path().join("left-open"));
     machines::empty(&folder.path().join("empty"));
     let broken = machines::hyperv(&folder.path().join("broken"));
     broken.write(&format!("sys/bus/vmbus/devices/{}/id", machines::BALLOON), "one\n");

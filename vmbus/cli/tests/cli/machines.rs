@@ -228,6 +228,15 @@ pub(crate) fn no_driver(root: &Path) -> Tree {
     })
 }
 
+/// A guest whose balloon was unbound while a process had it open: the channel stays open for ever.
+pub(crate) fn left_open(root: &Path) -> Tree {
+    let tree = Tree::new(root, "6.18.44", "", "6,1,1,-;hv_vmbus: Vmbus version:5.3\n").bus(&["uio_hv_generic"]).device(
+        &Device { relid: 1, instance: BALLOON, class: DYNAMIC_MEMORY, channels: vec![(1, 0)], ..Device::default() },
+    );
+    tree.write(&format!("{REAL}/{BALLOON}/state"), "3\n");
+    tree
+}
+
 /// A machine without VMBus.
 pub(crate) fn none(root: &Path) -> Tree {
     Tree::new(root, "6.18.44", "", "6,1,1,-;Linux version 6.18.44\n")

@@ -1,3 +1,5 @@
+//! What may not be taken from the machine, on made-up machines.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
@@ -232,21 +234,20 @@ fn open_mapped_and_locked_devices_are_held() {
 }
 
 #[test]
-fn this_very_process_is_found_on_the_real_proc() {
+fn the_real_proc_is_understood() {
     let tree = Tree::new();
-    tree.device(Class::NIC, 1, Some("uio_hv_generic"));
-    // A character device that is always there plays the node; the bus has the machine's own /proc.
-    tree.folder_at(format!("{}/uio/uio0", real(1)));
-    fs::remove_dir_all(tree.path("proc")).unwrap();
-    symlink("/proc", tree.path("proc")).unwrap();
-    fs::write(tree.path("dev/uio0"), "").unwrap();
-    let device = tree.bus().find("nic").unwrap();
-    let path = tree.path("dev/uio0");
-    let file = fs::File::open(&path).unwrap();
+    let mut device = tree.device(Class::NIC, 1, Some("uio_hv_generic"));
+    // A device that any process may open plays the node.
+    device.uio = Some("null".to_owned());
+    let file = fs::File::open("/dev/null").unwrap();
+    let this = format!("process {} (", std::process::id());
+    let error = refuse_if_held(&Bus::system(), &device).unwrap_err().to_string();
+    assert!(error.contains(&this) && error.contains("has it open"), "{error}");
+
+    file.lock_shared().unwrap();
     let node = file.metadata().unwrap();
-    file.lock().unwrap();
-    let expected = format!("{:02x}:{:02x}:{}", major(node.dev()), minor(node.dev()), node.ino());
+    let expected =
+        format!(" {} {:02x}:{:02x}:{} ", std::process::id(), major(node.dev()), minor(node.dev()), node.ino());
     let locks = fs::read_to_string("/proc/locks").unwrap();
-    assert!(locks.contains(&expected), "the kernel prints a lock as {expected}: {locks}");
-    drop(device);
+    assert!(locks.contains(&expected), "{expected} is not in {locks}");
 }

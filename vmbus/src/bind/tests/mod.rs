@@ -66,6 +66,10 @@ fn bind_and_unbind_by_override() {
     assert_eq!(setup.driver(1).as_deref(), Some(UIO_DRIVER));
     assert_eq!(setup.ids(), "", "the class was not touched");
     assert_eq!(binder.pending().unwrap(), [device.name.as_str()]);
+    let files = fs::read_dir(setup.tree.path("state")).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, [format!("{}.json", device.name), "lock".into()], "no half of a journal is left");
     let again = binder.bind(&device, BindOptions::default()).unwrap();
     assert_eq!((again.method, again.former_driver.as_deref()), (Method::Already, Some("hv_balloon")));
     let restored = binder.unbind(&device).unwrap();
@@ -101,6 +105,15 @@ fn bind_and_unbind_by_class_leave_others_alone() {
     assert_eq!(bound.method, Method::NewId);
     assert_eq!((setup.driver(1).as_deref(), setup.driver(2).as_deref()), (Some(UIO_DRIVER), Some("hv_netvsc")));
     assert_eq!((setup.driver(3), setup.ids().as_str()), (None, ""), "the class is forgotten, the bystander is free");
+    assert_eq!(setup.binder().unbind(&device).unwrap().driver.as_deref(), Some("hv_netvsc"));
+}
+
+#[test]
+fn a_newer_kernel_can_be_treated_as_an_old_one() {
+    let setup = Setup::new();
+    let device = setup.tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    let bound = setup.binder().with_new_id().bind(&device, BindOptions::default()).unwrap();
+    assert_eq!((bound.method, setup.overridden(1)), (Method::NewId, None));
     assert_eq!(setup.binder().unbind(&device).unwrap().driver.as_deref(), Some("hv_netvsc"));
 }
 
@@ -156,6 +169,49 @@ fn drivers_that_are_not_loaded_are_named() {
     fs::rename(setup.tree.path("aside"), setup.tree.path("sys/bus/vmbus/drivers/hv_balloon")).unwrap();
     assert_eq!(setup.binder().restore_all().unwrap().remove(0).result.unwrap().outcome, Outcome::Restored);
     assert_eq!(setup.driver(1).as_deref(), Some("hv_balloon"));
+}
+
+#[test]
+fn a_device_in_use_is_not_unbound_with_or_without_a_journal() {
+    let setup = Setup::new();
+    let device = setup.tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    let binder = setup.binder();
+    binder.bind(&device, BindOptions { force: true }).unwrap();
+    setup.tree.write("proc/42/comm", "driver\n");
+    setup.tree.folder_at("proc/42/fd");
+    std::os::unix::fs::symlink("/dev/uio1", setup.tree.path("proc/42/fd/3")).unwrap();
+    for journal in [true, false] {
+        for error in [binder.unbind(&device).map(drop), binder.restore("1").map(drop)] {
+            match error {
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+                    assert!(error.to_string().contains("process 42 (driver, has it open)"), "{error}");
+                }
+                Ok(()) => assert!(!journal, "only without a journal is there nothing to restore"),
+            }
+            assert_eq!(
+                (setup.driver(1).as_deref(), setup.overridden(1).as_deref()),
+                (Some(UIO_DRIVER), Some(UIO_DRIVER))
+            );
+        }
+        assert_eq!(binder.pending().unwrap().len(), usize::from(journal));
+        let _ = fs::remove_dir_all(setup.tree.path("state"));
+    }
+    fs::remove_dir_all(setup.tree.path("proc/42")).unwrap();
+    assert_eq!(binder.unbind(&device).unwrap().driver.as_deref(), Some("hv_netvsc"));
+}
+
+#[test]
+fn the_machine_s_own_network_needs_force() {
+    let setup = Setup::new();
+    let device = setup.tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    setup.tree.folder_at(format!("{}/net/eth0", real(1)));
+    setup.tree.write("proc/net/route", "eth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0\n");
+    let error = setup.binder().bind(&device, BindOptions::default()).unwrap_err();
+    assert!(matches!(&error, Error::Refused { why, .. } if why.contains("--force")), "{error}");
+    assert_eq!(setup.driver(1).as_deref(), Some("hv_netvsc"));
+    assert!(setup.binder().pending().unwrap().is_empty());
+    setup.binder().bind(&device, BindOptions { force: true }).unwrap();
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::sysfs::Bus;
+
 /// A version of the mainline or stable kernel: `major.minor.patch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
@@ -28,7 +30,7 @@ impl Version {
     /// Reads the version at the front of `text`; whatever follows the numbers is left alone.
     ///
     /// ```
-    /// use vmbus::doctor::Version;
+    /// use vmbus::kernel::Version;
     /// assert_eq!(Version::parse("6.12.117-1~deb12u1"), Some(Version::new(6, 12, 117)));
     /// assert_eq!(Version::parse("6.18"), Some(Version::new(6, 18, 0)));
     /// assert_eq!(Version::parse("trixie"), None);
@@ -91,6 +93,25 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// The kernel below the root of `bus`; unknown where its files can't be read.
+    #[must_use]
+    pub fn running(bus: &Bus) -> Self {
+        let text = |path| std::fs::read_to_string(bus.path(path)).unwrap_or_default();
+        Self::identify(&text("proc/sys/kernel/osrelease"), &text("proc/version"), &text("proc/version_signature"))
+    }
+
+    /// Whether it withdraws a channel's sysfs `ring` file, and with that every mapping of it, before it frees the
+    /// ring. Commit f31fe8165d36 (6.15, and 6.12's stable series in 2025) does; `false` where that is not certain.
+    #[must_use]
+    pub fn withdraws_ring_files(&self) -> bool {
+        /// A patch level of 6.12 that has it for certain; the exact one was not found out.
+        const STABLE: Version = Version::new(6, 12, 60);
+        self.version.is_some_and(|version| {
+            let backported = self.precision == Precision::Exact && version.same_series(STABLE) && version >= STABLE;
+            version >= Version::new(6, 15, 0) || backported
+        })
+    }
+
     /// Works out the kernel from the texts of `/proc/sys/kernel/osrelease`, `/proc/version` and (Ubuntu only)
     /// `/proc/version_signature`. Missing files are empty strings.
     #[must_use]
@@ -186,6 +207,23 @@ mod tests {
         assert_eq!(identify("6.1.0-56-cloud-amd64", banner, ""), (Some(Version::new(6, 1, 192)), Precision::Exact));
         // Without /proc/version only the series is certain.
         assert_eq!(identify("6.1.0-56-cloud-amd64", "", ""), (Some(Version::new(6, 1, 0)), Precision::Series));
+    }
+
+    #[test]
+    fn only_a_certain_kernel_withdraws_ring_files() {
+        let withdraws = |release: &str| Kernel::identify(release, "", "").withdraws_ring_files();
+        for (release, expected) in [
+            ("6.12.117+deb12-cloud-amd64", true),
+            ("6.15.0", true),
+            ("6.18.44", true),
+            ("6.12.20", false),
+            ("6.12.0-55.el10", false),
+            ("6.14.9", false),
+            ("6.1.192", false),
+            ("mystery", false),
+        ] {
+            assert_eq!(withdraws(release), expected, "{release}");
+        }
     }
 
     #[test]

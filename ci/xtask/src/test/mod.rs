@@ -1,0 +1,83 @@
+//! `cargo xtask test`: every check of the repository, one after the other, with a table at the end.
+//!
+//! A step that can't run here is *skipped with its reason*, never passed. `--ci` turns a skip of an
+//! essential step into a failure.
+
+mod architecture;
+mod deny;
+mod fuzz;
+mod step;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use step::{Outcome, Step};
+
+/// What `cargo xtask test` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run only the steps with these names (see --list).
+    #[arg(long, value_name = "STEP")]
+    only: Vec<String>,
+    /// Print the names of the steps and exit.
+    #[arg(long)]
+    list: bool,
+    /// Seconds that each fuzz target runs.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    fuzz_seconds: u32,
+    /// Leave out what takes minutes: the model check and the fuzz targets.
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs the steps; the exit code is non-zero if one of them failed.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let root = repository_root()?;
+    let fuzz_seconds = args.fuzz_seconds;
+    let all: Vec<Step> = vec![
+        Step::quick("architecture", "dependencies point one way, unsafe stays in its rooms", architecture::check),
+        Step::quick("format", "cargo fmt --check", |root| {
+            step::cargo_tool(root, "fmt", &["fmt", "--all", "--check"], &[])
+        }),
+        Step::quick("lint", "cargo clippy, warnings are errors", |root| {
+            step::cargo_tool(root, "clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+        }),
+        Step::quick("unit", "cargo test --workspace", |root| step::cargo(root, &["test", "--workspace"], &[])),
+        Step::quick("docs", "cargo doc, warnings are errors", |root| {
+            step::cargo(root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+        }),
+        Step::quick("licences", "cargo deny: licences, duplicates, advisories", deny::check),
+        Step::slow("model", "loom: every order of two threads on one ring", |root| {
+            let model = ["test", "--package", "vmbus-ringbuf", "--release", "--test", "loom"];
+            let target = root.join("target/loom").display().to_string();
+            step::cargo(root, &model, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
+        }),
+        Step::slow("fuzz", "libFuzzer on every target of ringbuf/fuzz", move |root| fuzz::run_all(root, fuzz_seconds)),
+    ];
+    if args.list {
+        step::print_list(&all);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(unknown) = args.only.iter().find(|name| !all.iter().any(|step| step.name == name.as_str())) {
+        bail!("there is no step `{unknown}`; `cargo xtask test --list` names them");
+    }
+    let chosen = |step: &Step| {
+        if args.only.is_empty() { !(args.quick && step.slow) } else { args.only.iter().any(|name| name == step.name) }
+    };
+    let report = step::run_all(&root, all.iter().map(|step| (step, chosen(step))));
+    step::print_report(&report);
+    let failed = report.iter().any(|line| matches!(line.outcome, Outcome::Failed(_)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The folder that holds the workspace's `Cargo.toml`.
+pub(crate) fn repository_root() -> Result<PathBuf> {
+    let output = Command::new(env!("CARGO"))
+        .args(["locate-project", "--workspace", "--message-format", "plain"])
+        .output()
+        .context("cargo locate-project could not be started")?;
+    let manifest = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    let root = manifest.parent().context("no Cargo.toml found: run this inside the repository")?;
+    Ok(root.to_path_buf())
+}
