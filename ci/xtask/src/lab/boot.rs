@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::agent::Agent;
 use super::fetch::Software;
 use super::guest::{Guest, Parts, tail};
 use super::line::{Gone, Line};
@@ -108,7 +109,7 @@ impl Nursery {
         let patience = Duration::from_secs(10);
         let connect = |port: &str| Line::connect(&sockets.path().join(port), patience);
         let (agent, qmp) = match (connect("agent"), connect("qmp")) {
-            (Ok(agent), Ok(qmp)) => (agent, Qmp::new(qmp)),
+            (Ok(agent), Ok(qmp)) => (Agent::new(agent, 1), Qmp::new(qmp)),
             (Err(error), _) | (_, Err(error)) if error.is::<Interrupted>() => return Err(error),
             _ => bail!(BootFailed { why: "QEMU did not start".to_owned(), logs }),
         };
