@@ -126,7 +126,7 @@ impl Nursery {
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
         drop(task);
-        fs::remove_file(guest.sockets.path().join("initrd")).context("remove the initial file system")?;
+        fs::remove_file(guest.logs.join("initrd")).context("remove the initial file system")?;
         self.progress.say(format!(
             "{name}: Linux {} is up after {:.0} s, {how}",
             guest.hello.release,
@@ -140,7 +140,7 @@ impl Nursery {
             Ok(self.software.file(&format!("boot/vmlinuz-{}", self.software.release(kernel)?)))
         };
         let (inner, vmlinuz) = (image::inner(&self.software, kernel, &self.programs)?, image_of(kernel)?);
-        let initrd = sockets.join("initrd");
+        let initrd = logs.join("initrd");
         if self.acceleration() == Acceleration::Kvm {
             fs::write(&initrd, inner).context("write the initial file system")?;
             return Ok(machine::direct(&self.software, &vmlinuz, &initrd, sockets, logs));
