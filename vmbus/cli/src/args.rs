@@ -33,7 +33,8 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` logs warnings
+    /// and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept

@@ -144,8 +144,8 @@ pub(super) fn monitor(facts: &Facts) -> Vec<Finding> {
     let refusal = facts.log.newest(REFUSAL);
     let old = facts.kernel.version.is_none_or(|version| version < SLOW_CHANNELS_SINCE);
     let meaning = "Before 6.10 uio_hv_generic refuses a channel that is not signalled through a monitor page (\"vmbus channel \
-                   requires hypercall\"): binding seems to work, but no /dev/uioN appears. Hosts give monitor ids to some \
-                   devices only, and at most 128 of them.";
+                   requires hypercall\", error 524), and no /dev/uioN appears. Hosts give monitor ids to some devices only, \
+                   and at most 128 of them.";
     let fix = "run Linux 6.10 or later (on Debian 12: the kernel of bookworm-backports), or use devices with a monitor id only";
     if let Some(line) = refusal {
         return vec![
