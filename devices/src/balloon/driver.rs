@@ -55,6 +55,9 @@ impl Balloon {
     /// Serves the host until the waker is used, and tells `observer` of all that happens. On every way out the channel
     /// closes and the balloon's pages go back into use.
     ///
+    /// Stop it before the device is unbound: when an open device is unbound the kernel doesn't tell the host, which
+    /// goes on believing that it has the pages, while they are in use again here.
+    ///
     /// # Errors
     /// [`Error::Negotiation`]; [`Error::Channel`] when the device is gone ([`Error::is_rescinded`]), the host broke the
     /// rings, or makes no room in them; [`Error::System`] when the memory figures can't be read.

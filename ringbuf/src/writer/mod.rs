@@ -245,12 +245,13 @@ impl<M: Memory> Writer<M> {
         let mut needed = self.owed;
         self.owed = false;
         if self.unpublished != 0 && self.corrupt.is_none() {
+            if self.space_requested {
+                // Before the write index moves, or the reader could pair the new index with the old request.
+                self.cancel_space_request();
+            }
             let old_write = self.ring.retreat(self.write, self.unpublished);
             needed |= publish_write(&self.memory, old_write, self.write).is_needed();
             self.unpublished = 0;
-            if self.space_requested {
-                self.cancel_space_request();
-            }
         }
         Signal::when(needed)
     }

@@ -35,7 +35,8 @@ pub struct Piece<'a> {
 ///
 /// A bus error inside the range (the kernel took the pages away first) does the same as `revoke`: the first mapping of
 /// a process installs a SIGBUS handler for that, which passes every other fault on to the handler it found. A program
-/// that installs its own handler later must pass faults on likewise. A forked child does not inherit the range.
+/// that installs its own handler later must pass faults on likewise, and no thread that uses a mapping may block
+/// SIGBUS: the kernel would end the process. A forked child does not inherit the range.
 pub struct Mapping {
     /// Ends before the range is unmapped: see `Drop`.
     registration: Option<Registration>,

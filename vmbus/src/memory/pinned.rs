@@ -70,7 +70,9 @@ impl Pinner {
 
     /// Takes `pages` pages out of the kernel's hands; `None` when it has none to give.
     ///
-    /// 2 MiB come as one physically contiguous run if the kernel has such a run.
+    /// 2 MiB come as one physically contiguous run if the kernel has such a run and allows huge pages on request
+    /// (`/sys/kernel/mm/transparent_hugepage/enabled`; a guest with less than 512 MiB doesn't by itself). In a control
+    /// group with a memory limit, ask for less than what is left of it: the limit is kept by killing the process.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Permission`] for what isn't a lack of memory.

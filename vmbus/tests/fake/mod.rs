@@ -94,10 +94,14 @@ impl Fake {
 
     /// A channel with its `ring` file, as after an open: zeroes, and the kernel's feature bits.
     pub fn channel(&self, relid: u32) {
-        self.write(&format!("channels/{relid}/cpu"), "0\n");
-        self.write(&format!("channels/{relid}/ring"), "");
-        let file = self.ring_file(relid);
-        file.set_len((2 * RING_PAGES * page_size()) as u64).unwrap();
+        // Elsewhere first: whoever waits for the channel must find it whole, as in sysfs.
+        let unfinished = self.path(&format!("unfinished/{relid}"));
+        fs::create_dir_all(&unfinished).unwrap();
+        fs::write(unfinished.join("cpu"), "0\n").unwrap();
+        File::create(unfinished.join("ring")).unwrap().set_len((2 * RING_PAGES * page_size()) as u64).unwrap();
+        let channels = self.device_folder().join("channels");
+        fs::create_dir_all(&channels).unwrap();
+        fs::rename(unfinished, channels.join(relid.to_string())).unwrap();
         let (mut outgoing, mut incoming) = (Writer::new(self.ring(relid, 0)).unwrap(), self.host(relid).1);
         outgoing.announce_flow_control();
         incoming.announce_flow_control();

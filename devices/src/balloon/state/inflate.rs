@@ -9,8 +9,8 @@ use crate::balloon::ranges;
 use crate::balloon::report::Memory;
 use crate::balloon::wire::{GuestMessage, MAX_RANGES, PageRange};
 
-/// Pages that are reported as soon as they are there, though more will follow: 256 MiB.
-const FLUSH_PAGES: u64 = 1 << 16;
+/// Pages that are reported as soon as they are there, though more will follow: 64 MiB.
+const FLUSH_PAGES: u64 = 1 << 14;
 
 /// How far a balloon request is.
 #[derive(Debug, Clone, PartialEq, Eq)]

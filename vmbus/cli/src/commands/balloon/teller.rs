@@ -43,7 +43,6 @@ impl Teller {
             Style::Json => output::json_line(event)?,
             Style::Line(line) if event.is_routine() || matches!(event, Event::Waiting { .. }) => {
                 line.set_message(sentence.clone());
-                line.tick();
             }
             Style::Line(line) => line.suspend(|| output::line(&sentence))?,
             Style::Plain if event.is_routine() => log::debug!("{sentence}"),
