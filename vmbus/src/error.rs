@@ -36,7 +36,7 @@ pub enum Error {
         why: String,
     },
     /// The kernel does not let this process do it.
-    #[error("cannot {action} {}: permission denied; run as root, or with the capability CAP_SYS_ADMIN", path.display())]
+    #[error("cannot {action} {}: permission denied; run as root with its usual capabilities", path.display())]
     Permission {
         /// What was being done, such as `write`.
         action: &'static str,

@@ -105,6 +105,7 @@ pub struct Binder {
     bus: Bus,
     journal: Journal,
     kernel: Box<dyn Kernel>,
+    always_new_id: bool,
 }
 
 impl Binder {
@@ -114,7 +115,15 @@ impl Binder {
     }
 
     fn with_kernel(bus: &Bus, state_directory: impl Into<PathBuf>, kernel: Box<dyn Kernel>) -> Self {
-        Self { bus: bus.clone(), journal: Journal::at(state_directory.into()), kernel }
+        Self { bus: bus.clone(), journal: Journal::at(state_directory.into()), kernel, always_new_id: false }
+    }
+
+    /// The same binder, but one that goes through `new_id` also where the device has a `driver_override`.
+    ///
+    /// That way is for kernels before 4.20; this lets it be tried on newer ones.
+    #[must_use]
+    pub fn with_new_id(self) -> Self {
+        Self { always_new_id: true, ..self }
     }
 
     /// Where the journal is.

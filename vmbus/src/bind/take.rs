@@ -41,7 +41,8 @@ impl Binder {
             guard::refuse(&self.bus, &device)?;
         }
         let mut entry = self.plan(&device, earlier)?;
-        let method = if device.has_driver_override { Method::DriverOverride } else { Method::NewId };
+        let by_override = device.has_driver_override && !self.always_new_id;
+        let method = if by_override { Method::DriverOverride } else { Method::NewId };
         let former = entry.clone().into_former_driver();
         let done = match method {
             Method::DriverOverride => self.by_override(&device, &mut entry),

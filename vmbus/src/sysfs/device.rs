@@ -30,7 +30,7 @@ pub struct Device {
     pub monitor_id: Option<u8>,
     /// The vendor number, 0x1414 for Microsoft.
     pub vendor_id: Option<u32>,
-    /// The product number, from the file `device`.
+    /// The kernel's own number for the class, from the file `device`.
     pub product_id: Option<u32>,
     /// The NUMA node of the CPU that takes the primary channel's interrupts; -1 where it is unknown.
     pub numa_node: Option<i32>,
@@ -84,19 +84,20 @@ impl ChannelState {
     pub const OFFER: Self = Self(0);
     /// Being opened.
     pub const OPENING: Self = Self(1);
-    /// Known to a driver, not opened.
+    /// Ready to be opened, which is also where a channel goes when it is closed.
     pub const OPEN: Self = Self(2);
     /// Opened: packets can flow.
     pub const OPENED: Self = Self(3);
 
-    /// A word for the state, or `None` for one that this crate does not know.
+    /// A word for what the state means, or `None` for one that this crate does not know. The kernel calls a closed
+    /// channel "open" and an open one "opened"; these words are the plain ones.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::OFFER => Some("offered"),
             Self::OPENING => Some("opening"),
-            Self::OPEN => Some("open"),
-            Self::OPENED => Some("opened"),
+            Self::OPEN => Some("closed"),
+            Self::OPENED => Some("open"),
             _ => None,
         }
     }

@@ -26,7 +26,7 @@ fn a_device_is_read_whole() {
     assert_eq!(channel.counters.signals, Some(7));
     assert_eq!(channel.counters.outgoing_full_first, None);
     let json = serde_json::to_value(&device).unwrap();
-    assert_eq!(json["state"], "opened");
+    assert_eq!(json["state"], "open");
     assert_eq!(json["channels"][0]["fill"]["writable_bytes"], 4080);
 }
 

@@ -109,6 +109,15 @@ fn bind_and_unbind_by_class_leave_others_alone() {
 }
 
 #[test]
+fn a_newer_kernel_can_be_treated_as_an_old_one() {
+    let setup = Setup::new();
+    let device = setup.tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    let bound = setup.binder().with_new_id().bind(&device, BindOptions::default()).unwrap();
+    assert_eq!((bound.method, setup.overridden(1)), (Method::NewId, None));
+    assert_eq!(setup.binder().unbind(&device).unwrap().driver.as_deref(), Some("hv_netvsc"));
+}
+
+#[test]
 fn a_class_that_the_user_gave_stays() {
     let setup = Setup::new();
     let device = setup.tree.device(Class::NIC, 1, Some("hv_netvsc"));
