@@ -120,6 +120,9 @@ pub(crate) struct Bind {
     /// Also take the network adapter with the default route, or a disk that is in use
     #[arg(long)]
     pub(crate) force: bool,
+    /// Tell uio_hv_generic the device's class, instead of telling the device its driver: the way of old kernels
+    #[arg(long)]
+    pub(crate) new_id: bool,
 }
 
 #[derive(Debug, Args)]
