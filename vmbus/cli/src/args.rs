@@ -38,7 +38,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY, value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY)]
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) state_directory: PathBuf,
     /// Look at the machine below this folder, which has `sys`, `proc` and `dev` (for tests)
     #[arg(long, global = true, value_name = "PATH", default_value = "/", value_hint = ValueHint::DirPath)]
@@ -75,7 +76,8 @@ pub(crate) enum Command {
     ///
     /// Reports memory pressure to the host, and gives it pages and takes them back as it asks. Tells systemd when it is
     /// ready. SIGINT and SIGTERM end it cleanly: every page is given back first. With --json it prints one JSON object
-    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded, closed.
+    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded,
+    /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
     /// Print a completion script for a shell

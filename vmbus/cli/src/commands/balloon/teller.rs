@@ -52,7 +52,8 @@ impl Teller {
         match event {
             Event::Negotiated { status_reports, .. } => {
                 notify(&[NotifyState::Ready, NotifyState::Status(&sentence)]);
-                // The loop turns once a second because of the reports. Without them it may sleep for hours, and is well.
+                // The loop turns once a second because of the reports. Without them it may sleep for hours, and is
+                // well.
                 if !status_reports && self.watchdog.is_some() {
                     notify(&[NotifyState::WatchdogUsec(0)]);
                 }
@@ -63,8 +64,8 @@ impl Teller {
         Ok(())
     }
 
-    /// Gives a sign of life to the service manager, when one is due. The driver's loop calls it, so a loop that hangs is
-    /// found out.
+    /// Gives a sign of life to the service manager, when one is due. The driver's loop calls it, so a loop that hangs
+    /// is found out.
     pub(super) fn alive(&mut self) {
         let Some(interval) = self.watchdog else { return };
         if self.last_sign.is_none_or(|last| last.elapsed() >= interval) {
