@@ -1,0 +1,244 @@
+//! apt with a configuration, state and cache of its own: it resolves, downloads and checks hashes and signatures,
+//! and knows nothing of what is installed on this machine. Nothing here needs or uses the superuser.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::sources::{self, Archive};
+use crate::lab::progress::Progress;
+use crate::process::{self, Guarded};
+
+/// Debian release that the lab takes its packages from, whatever the machine runs.
+const RELEASE: &str = "bookworm";
+
+/// A folder with apt's configuration, lists and archives.
+#[derive(Debug)]
+pub(crate) struct Apt {
+    folder: PathBuf,
+}
+
+/// A package file that apt plans to fetch or has in its archives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Planned {
+    /// Name in the archives folder: package, version and architecture.
+    pub(crate) file: String,
+    /// Size in bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Apt {
+    /// Writes the configuration from the machine's own sources and connection settings, and fetches the lists.
+    ///
+    /// # Errors
+    /// The machine has no Debian source, the folder cannot be written, or apt fails; its message is passed on.
+    pub(crate) fn update(folder: PathBuf) -> Result<Self> {
+        let archive = Archive::choose(&sources::read(Path::new("/etc/apt"))?)?;
+        for part in ["etc/sources", "state/lists/partial", "archives/partial", "none/partial", "cache", "log"] {
+            let part = folder.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
+        }
+        fs::write(folder.join("status"), "").context("write an empty package status")?;
+        fs::write(folder.join("etc/sources/lab.sources"), archive.render(RELEASE)).context("write apt sources")?;
+        let connection = process::output(Command::new("apt-config").arg("dump")).context("is apt installed?")?;
+        fs::write(folder.join("apt.conf"), configuration(&folder, &String::from_utf8_lossy(&connection)))
+            .context("write apt.conf")?;
+        let apt = Self { folder };
+        apt.output("apt-get", &["update"]).context("fetch the package lists (is this machine online?)")?;
+        Ok(apt)
+    }
+
+    /// The newest kernel image of a series (`6.12`) that any suite has for cloud machines: package and version.
+    ///
+    /// # Errors
+    /// There is none, or apt fails.
+    pub(crate) fn kernel(&self, series: &str) -> Result<(String, String)> {
+        let mut best: Option<(String, String)> = None;
+        for meta in ["linux-image-cloud-amd64".to_owned(), format!("linux-image-{series}-cloud-amd64")] {
+            let Ok(stanzas) = self.output("apt-cache", &["show", &meta]) else { continue };
+            for found in kernels(&String::from_utf8_lossy(&stanzas), series) {
+                if best.as_ref().is_none_or(|best| newer(&found.1, &best.1)) {
+                    best = Some(found);
+                }
+            }
+        }
+        best.with_context(|| format!("no Debian suite here has a {series} kernel for cloud machines"))
+    }
+
+    /// What it takes to run `packages`, dependencies included, beginning from nothing.
+    ///
+    /// # Errors
+    /// apt cannot resolve them.
+    pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<Planned>> {
+        let none = format!("Dir::Cache::archives={}", self.folder.join("none").display());
+        let mut arguments = vec!["install", "--yes", "--print-uris", "-o", &none];
+        arguments.extend(["--target-release", "bookworm-backports", "--no-install-recommends"]);
+        arguments.extend(packages);
+        let plan = self.output("apt-get", &arguments).with_context(|| format!("resolve {packages:?}"))?;
+        planned(&String::from_utf8_lossy(&plan))
+    }
+
+    /// The file of one package in one version, without dependencies.
+    ///
+    /// # Errors
+    /// There is no such version.
+    pub(crate) fn single(&self, (package, version): &(String, String)) -> Result<Planned> {
+        let wanted = format!("{package}={version}");
+        let plan = self.output("apt-get", &["download", "--print-uris", &wanted])?;
+        planned(&String::from_utf8_lossy(&plan))?.pop().with_context(|| format!("no file for {wanted}"))
+    }
+
+    /// Fetches what of `files` is not in the archives yet; apt checks each against the signed lists.
+    ///
+    /// # Errors
+    /// A download fails or a hash is wrong.
+    pub(crate) fn download(&self, files: &BTreeSet<Planned>, progress: &Progress) -> Result<()> {
+        let archives = self.archives();
+        let missing: Vec<&Planned> = files.iter().filter(|file| !archives.join(&file.file).exists()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let total = missing.iter().map(|file| file.bytes).sum();
+        let bar = progress.bytes(format!("fetching {} packages", missing.len()), total);
+        let mut command = self.command("apt-get");
+        command.current_dir(&archives).arg("download");
+        for file in &missing {
+            command.arg(file.package_and_version()?);
+        }
+        let log = self.folder.join("log/download");
+        let output = fs::File::create(&log).with_context(|| log.display().to_string())?;
+        let mut child = Guarded::spawn_with(&command, output.try_clone()?.into(), output.into())?;
+        let status = loop {
+            if let Some(status) = child.wait(Duration::from_millis(200))? {
+                break status;
+            }
+            bar.reached(missing.iter().map(|file| present(&archives, &file.file)).sum());
+        };
+        if !status.success() {
+            bail!("fetching packages failed: {}", fs::read_to_string(&log).unwrap_or_default().trim());
+        }
+        match missing.iter().find(|file| present(&archives, &file.file) != file.bytes) {
+            Some(file) => bail!("{} was not fetched whole", file.file),
+            None => Ok(()),
+        }
+    }
+
+    /// Folder of the package files.
+    pub(crate) fn archives(&self) -> PathBuf {
+        self.folder.join("archives")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", self.folder.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+
+    fn output(&self, program: &str, arguments: &[&str]) -> Result<Vec<u8>> {
+        process::output(self.command(program).args(arguments))
+    }
+}
+
+impl Planned {
+    /// `package=version`, from the file's name (where a colon is written `%3a`).
+    fn package_and_version(&self) -> Result<String> {
+        let mut parts = self.file.split('_');
+        match (parts.next(), parts.next()) {
+            (Some(package), Some(version)) => Ok(format!("{package}={}", version.replace("%3a", ":"))),
+            _ => bail!("{} is not the name of a package file", self.file),
+        }
+    }
+}
+
+fn present(archives: &Path, file: &str) -> u64 {
+    let done = fs::metadata(archives.join(file));
+    done.or_else(|_| fs::metadata(archives.join("partial").join(file))).map_or(0, |metadata| metadata.len())
+}
+
+/// apt.conf(5) of the lab: everything below `folder`, keys and connection settings of the machine.
+fn configuration(folder: &Path, machine: &str) -> String {
+    let folder = folder.display();
+    let connection = ["Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries", "Acquire::ForceIPv"];
+    let kept = machine.lines().filter(|line| connection.iter().any(|prefix| line.starts_with(prefix)));
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    format!(
+        "{kept}\
+         Dir::Etc \"{folder}/etc\";\n\
+         Dir::Etc::main \"/dev/null\";\n\
+         Dir::Etc::parts \"/dev/null\";\n\
+         Dir::Etc::sourcelist \"/dev/null\";\n\
+         Dir::Etc::sourceparts \"{folder}/etc/sources\";\n\
+         Dir::Etc::preferences \"/dev/null\";\n\
+         Dir::Etc::preferencesparts \"/dev/null\";\n\
+         Dir::Etc::netrc \"/etc/apt/auth.conf\";\n\
+         Dir::Etc::netrcparts \"/etc/apt/auth.conf.d\";\n\
+         Dir::Etc::trusted \"/etc/apt/trusted.gpg\";\n\
+         Dir::Etc::trustedparts \"/etc/apt/trusted.gpg.d\";\n\
+         Dir::State \"{folder}/state\";\n\
+         Dir::State::status \"{folder}/status\";\n\
+         Dir::Cache \"{folder}/cache\";\n\
+         Dir::Cache::archives \"{folder}/archives\";\n\
+         Dir::Log \"{folder}/log\";\n\
+         APT::Architecture \"amd64\";\n\
+         APT::Architectures {{ \"amd64\"; }};\n\
+         APT::Install-Recommends \"false\";\n\
+         APT::Sandbox::User \"\";\n\
+         Acquire::Languages \"none\";\n"
+    )
+}
+
+/// Files of `--print-uris`: lines of quoted address, file name, size and hash.
+fn planned(plan: &str) -> Result<Vec<Planned>> {
+    let lines = plan.lines().filter(|line| line.starts_with('\''));
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let (file, bytes) = (words.next(), words.next().and_then(|bytes| bytes.parse().ok()));
+            let (Some(file), Some(bytes)) = (file, bytes) else { bail!("apt's plan has an odd line: {line}") };
+            Ok(Planned { file: file.to_owned(), bytes })
+        })
+        .collect()
+}
+
+/// Image packages of a series that a kernel metapackage depends on, in each of its versions.
+fn kernels(stanzas: &str, series: &str) -> Vec<(String, String)> {
+    let dependencies = stanzas.lines().filter_map(|line| line.strip_prefix("Depends: "));
+    let images = dependencies.flat_map(|line| line.split(", ")).filter_map(|dependency| {
+        let (package, version) = dependency.strip_suffix(')')?.split_once(" (= ")?;
+        let release = package.strip_prefix("linux-image-")?;
+        let rest = release.strip_prefix(series)?;
+        (rest.starts_with('.') && release.ends_with("-cloud-amd64")).then(|| (package.to_owned(), version.to_owned()))
+    });
+    images.collect()
+}
+
+fn newer(left: &str, right: &str) -> bool {
+    process::output(Command::new("dpkg").args(["--compare-versions", left, "gt", right])).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Planned, kernels, planned};
+
+    #[test]
+    fn a_plan_names_files_and_sizes() {
+        let plan = "Reading...\n'http://mirror.example/a.deb' q_1%3a10.0-2_amd64.deb 123 SHA256:00\n";
+        let files = planned(plan).unwrap();
+        assert_eq!(files, [Planned { file: "q_1%3a10.0-2_amd64.deb".to_owned(), bytes: 123 }]);
+        assert_eq!(files[0].package_and_version().unwrap(), "q=1:10.0-2");
+    }
+
+    #[test]
+    fn kernels_are_told_by_series() {
+        let stanzas = "Version: 6.12.95-1\nDepends: linux-image-6.12.95+deb12-cloud-amd64 (= 6.12.95-1)\n\n\
+                       Version: 6.1.192-2\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
+        let new = [("linux-image-6.12.95+deb12-cloud-amd64".to_owned(), "6.12.95-1".to_owned())];
+        let old = [("linux-image-6.1.0-56-cloud-amd64".to_owned(), "6.1.192-2".to_owned())];
+        assert_eq!(kernels(stanzas, "6.12"), new);
+        assert_eq!(kernels(stanzas, "6.1"), old);
+    }
+}

@@ -1,0 +1,222 @@
+//! Plays scenarios: boots what they need, watches the kernel's log, tells our failures from the emulator's.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::Kernel;
+use super::boot::{BootFailed, Nursery, post_mortem};
+use super::guest::Guest;
+use super::kernel_log::{Complaint, complaints};
+use super::line::Gone;
+use super::machine::Acceleration;
+use super::scenario::{Scenario, Scene};
+use crate::process::Interrupted;
+
+/// Scenarios that share a boot.
+#[derive(Debug)]
+pub(crate) struct Round {
+    /// Name of the boot.
+    pub(crate) name: String,
+    /// Its kernel.
+    pub(crate) kernel: Kernel,
+    /// What is played, in this order.
+    pub(crate) scenarios: Vec<&'static Scenario>,
+}
+
+/// How a scenario went.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    /// Which one.
+    pub(crate) name: &'static str,
+    /// What it proves.
+    pub(crate) summary: &'static str,
+    /// On which kernel, as `uname -r` prints it, or the series if it did not boot.
+    pub(crate) kernel: String,
+    /// How long it took, the boot not included.
+    pub(crate) seconds: f64,
+    /// The steps it told.
+    pub(crate) steps: Vec<String>,
+    /// Why it failed; nothing if it passed.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why a scenario failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// What was wrong, with its causes.
+    pub(crate) why: String,
+    /// It looks like the emulator's doing, not the driver's.
+    pub(crate) emulator: bool,
+    /// What the guest's kernel complained of meanwhile.
+    pub(crate) complaints: Vec<Complaint>,
+}
+
+/// Groups scenarios by boot: those that share one by kernel, then those that want their own.
+pub(crate) fn rounds(chosen: &[(&'static Scenario, Kernel)]) -> Vec<Round> {
+    let mut rounds: Vec<Round> = Vec::new();
+    for kernel in [Kernel::V6_12, Kernel::V6_1] {
+        let scenarios: Vec<_> = chosen
+            .iter()
+            .filter(|(scenario, on)| *on == kernel && !scenario.own_boot)
+            .map(|(scenario, _)| *scenario)
+            .collect();
+        if !scenarios.is_empty() {
+            rounds.push(Round { name: format!("linux-{kernel}"), kernel, scenarios });
+        }
+        for (scenario, _) in chosen.iter().filter(|(scenario, on)| *on == kernel && scenario.own_boot) {
+            rounds.push(Round { name: scenario.name.to_owned(), kernel, scenarios: vec![*scenario] });
+        }
+    }
+    rounds
+}
+
+/// Plays a round; each outcome is passed on as it comes. Returns the guest if it is still good.
+///
+/// A scenario that fails gets the guest taken away, so that the next one starts from a fresh boot. One that the
+/// emulator seems to have broken is played once more.
+///
+/// # Errors
+/// This process was interrupted, or something around the guests failed.
+pub(crate) fn play(nursery: &Nursery, round: &Round, outcomes: &mut Vec<Outcome>) -> Result<Option<Guest>> {
+    let mut guest: Option<Guest> = None;
+    for scenario in &round.scenarios {
+        for attempt in 1..=2 {
+            let (outcome, after) = play_one(nursery, round, scenario, guest.take(), attempt)?;
+            guest = after;
+            let again = attempt == 1 && outcome.failure.as_ref().is_some_and(|failure| failure.emulator);
+            tell(nursery, &outcome, again);
+            if !again {
+                outcomes.push(outcome);
+                break;
+            }
+        }
+    }
+    Ok(guest)
+}
+
+fn play_one(
+    nursery: &Nursery,
+    round: &Round,
+    scenario: &'static Scenario,
+    guest: Option<Guest>,
+    attempt: u32,
+) -> Result<(Outcome, Option<Guest>)> {
+    let mut outcome = Outcome {
+        name: scenario.name,
+        summary: scenario.summary,
+        kernel: round.kernel.to_string(),
+        seconds: 0.0,
+        steps: Vec::new(),
+        failure: None,
+    };
+    let boot = match (attempt, scenario.name == round.scenarios.first().map_or("", |first| first.name)) {
+        (1, true) => round.name.clone(),
+        (1, false) => format!("{}-from-{}", round.name, scenario.name),
+        _ => format!("{}-again-{}", round.name, scenario.name),
+    };
+    let booted = guest.map_or_else(|| nursery.boot(round.kernel, &boot), Ok);
+    let mut guest = match booted {
+        Ok(guest) => guest,
+        Err(error) if error.is::<BootFailed>() => {
+            // A second boot has been tried already: no third here.
+            outcome.failure = Some(Failure { why: format!("{error:#}"), emulator: false, complaints: Vec::new() });
+            return Ok((outcome, None));
+        }
+        Err(error) => return Err(error),
+    };
+    outcome.kernel.clone_from(&guest.hello.release);
+    nursery.progress.say(format!("{}: {}", scenario.name, scenario.summary));
+    let start = Instant::now();
+    let played = play_in(nursery, scenario, &mut guest, &mut outcome.steps);
+    outcome.seconds = start.elapsed().as_secs_f64();
+    let (result, found) = played?;
+    let nested = guest.acceleration == Acceleration::Nested;
+    outcome.failure = judge(&guest, result, found, nested);
+    let tidy = outcome.failure.is_none() && guest.end_jobs().is_ok();
+    Ok((outcome, tidy.then_some(guest)))
+}
+
+/// Plays the scenario and reads the kernel's log of that time. Fails only if the lab itself has to stop.
+fn play_in(
+    nursery: &Nursery,
+    scenario: &'static Scenario,
+    guest: &mut Guest,
+    steps: &mut Vec<String>,
+) -> Result<(Result<()>, Vec<Complaint>)> {
+    let nested = guest.acceleration == Acceleration::Nested;
+    let log_start = match guest.kernel_log_mark() {
+        Ok(mark) => mark,
+        Err(error) => return stop_or(error).map(|error| (Err(error), Vec::new())),
+    };
+    let mut scene = Scene { guest, name: scenario.name, progress: &nursery.progress, log_start, steps: Vec::new() };
+    let result = (scenario.play)(&mut scene);
+    *steps = std::mem::take(&mut scene.steps);
+    let result = match result {
+        Err(error) => Err(stop_or(error)?),
+        Ok(()) => Ok(()),
+    };
+    match guest.kernel_log(log_start) {
+        Ok((lines, _)) => {
+            let mut log = OpenOptions::new().create(true).append(true).open(guest.logs.join("kernel.log"))?;
+            writeln!(log, "--- {}", scenario.name).and_then(|()| writeln!(log, "{}", lines.join("\n")))?;
+            Ok((result, complaints(lines.iter().map(String::as_str), nested)))
+        }
+        Err(error) => Ok((result.and(Err(stop_or(error)?).context("read the kernel's log afterwards")), Vec::new())),
+    }
+}
+
+/// Passes an interruption on as an error of the lab; any other error is the scenario's.
+fn stop_or(error: anyhow::Error) -> Result<anyhow::Error> {
+    if error.is::<Interrupted>() { bail!(error) } else { Ok(error) }
+}
+
+fn judge(guest: &Guest, result: Result<()>, complaints: Vec<Complaint>, nested: bool) -> Option<Failure> {
+    let all_emulator = !complaints.is_empty() && complaints.iter().all(|complaint| complaint.emulator);
+    match result {
+        Ok(()) if complaints.is_empty() => None,
+        Ok(()) => {
+            let why = format!("the guest's kernel complained: {}", complaints.first().map_or("", |first| &first.line));
+            Some(Failure { why, emulator: all_emulator, complaints })
+        }
+        Err(error) => {
+            let sign = error.is::<Gone>().then(|| post_mortem(&guest.logs)).flatten();
+            let broken = nested && sign.as_ref().is_some_and(|sign| sign.starts_with("the emulator's doing"));
+            let sign = sign.map(|sign| format!("; {sign}")).unwrap_or_default();
+            Some(Failure { why: format!("{error:#}{sign}"), emulator: broken || all_emulator, complaints })
+        }
+    }
+}
+
+fn tell(nursery: &Nursery, outcome: &Outcome, again: bool) {
+    let seconds = Duration::from_secs_f64(outcome.seconds);
+    match &outcome.failure {
+        None => nursery.progress.say(format!("{}: passed in {:.1} s", outcome.name, seconds.as_secs_f64())),
+        Some(failure) => {
+            let whose = if failure.emulator { " (the emulator's doing, it seems)" } else { "" };
+            let next = if again { "; playing it once more on a fresh boot" } else { "" };
+            nursery.progress.say(format!("{}: FAILED{whose}: {}{next}", outcome.name, failure.why));
+            for complaint in &failure.complaints {
+                nursery.progress.say(format!("    kernel: {}", complaint.line));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kernel, rounds};
+    use crate::lab::scenario::ALL;
+
+    #[test]
+    fn scenarios_share_a_boot_unless_they_want_their_own() {
+        let chosen: Vec<_> = ALL.iter().map(|scenario| (scenario, scenario.kernels[0])).collect();
+        let rounds = rounds(&chosen);
+        let names: Vec<&str> = rounds.iter().map(|round| round.name.as_str()).collect();
+        assert_eq!(names, ["linux-6.12", "unbind-under-load", "linux-6.1"]);
+        assert_eq!(rounds.iter().map(|round| round.scenarios.len()).sum::<usize>(), ALL.len());
+        assert_eq!(rounds[2].kernel, Kernel::V6_1);
+    }
+}
