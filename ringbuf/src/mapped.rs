@@ -11,12 +11,9 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::LayoutError;
 use crate::layout::{CONTROL_BYTES, ControlField, check_data_bytes};
-use crate::memory::Memory;
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-use portable::{copy, wide};
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use vector::{copy, wide};
-
+use crate::memory::{Memory, padded_word, store_packet_in_parts};
+#[cfg(any(test, not(target_arch = "x86_64"), miri))]
+mod portable;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +29,8 @@ pub struct Mapped<O> {
     data_bytes: u32,
     /// Bytes addressable from `data`: the size, or twice the size if mirrored.
     reach: usize,
-    /// Whether copies may use 32-byte registers.
-    wide: bool,
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    machine: vector::Machine,
     owner: O,
 }
 
@@ -114,7 +111,15 @@ impl<O> Mapped<O> {
             return Err(LayoutError::Alignment);
         }
         let reach = copies * data_bytes as usize;
-        Ok(Self { control, data, data_bytes, reach, wide: wide(), owner })
+        Ok(Self {
+            control,
+            data,
+            data_bytes,
+            reach,
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            machine: vector::Machine::this(),
+            owner,
+        })
     }
 
     /// Whether the data is mapped twice.
@@ -137,25 +142,63 @@ impl<O> Mapped<O> {
         unsafe { AtomicU32::from_ptr(self.control.as_ptr().wrapping_add(field.offset()).cast()) }
     }
 
-    /// The word at `offset`, if it lies inside of the mapping.
+    /// The word at `offset`, which must be a multiple of 8.
+    ///
+    /// # Safety
+    /// `offset + 8` is at most `reach`.
     #[inline]
-    fn word(&self, offset: usize) -> Option<&AtomicU64> {
-        if offset + 8 > self.reach {
-            return None;
+    unsafe fn word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: the eight bytes are within `reach` (caller), for which `data` is valid while `self` lives, and both
+        // `data` and `offset` are aligned. The other side may write the word at any time, which an atomic tolerates;
+        // the reference does not leave this file.
+        unsafe { AtomicU64::from_ptr(self.data.as_ptr().wrapping_add(offset).cast()) }
+    }
+
+    /// `offset` plus the words before the `index`th, both wrapped; always a word of the data.
+    #[cold]
+    fn wrapped(&self, offset: u32, index: usize) -> usize {
+        (offset as usize & !7).wrapping_add(index.wrapping_mul(8)) % self.data_bytes as usize
+    }
+
+    /// Copies out of the ring, if that stays within the mapping.
+    #[inline(always)]
+    fn copy_out(&self, offset: usize, destination: &mut [u8]) -> bool {
+        let inside = offset.saturating_add(destination.len()) <= self.reach;
+        if inside {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: the source is within `reach`, for which `data` is valid; the other side may write it meanwhile,
+            // which `copy` tolerates. The destination is ours alone, and apart from shared memory.
+            unsafe {
+                let from = self.data.as_ptr().wrapping_add(offset);
+                vector::copy(from, destination.as_mut_ptr(), destination.len(), self.machine);
+            }
+            #[cfg(any(not(target_arch = "x86_64"), miri))]
+            // SAFETY: `read` passes multiples of 8 whose words hold bytes of the range that was checked.
+            portable::read(|at| unsafe { self.word(at) }, offset, destination);
         }
-        // SAFETY: the eight bytes are within `reach`, for which `data` is valid while `self` lives; callers round
-        // `offset` down to a multiple of 8 and `data` is aligned. The other side may write the word at any time, which
-        // an atomic tolerates; the reference does not leave this file.
-        Some(unsafe { AtomicU64::from_ptr(self.data.as_ptr().wrapping_add(offset).cast()) })
+        inside
     }
 
-    /// The address of a byte of data, for a copy that checked its offset.
-    #[inline]
-    const fn at(&self, offset: u32) -> *mut u8 {
-        self.data.as_ptr().wrapping_add(offset as usize)
+    /// Copies into the ring, if that stays within the mapping.
+    #[inline(always)]
+    fn copy_in(&self, offset: usize, source: &[u8]) -> bool {
+        let inside = offset.saturating_add(source.len()) <= self.reach;
+        if inside {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: the destination is within `reach`, for which `data` is valid; the other side may access it
+            // meanwhile, which `copy` tolerates. The source is private memory.
+            unsafe {
+                let to = self.data.as_ptr().wrapping_add(offset);
+                vector::copy(source.as_ptr(), to, source.len(), self.machine);
+            }
+            #[cfg(any(not(target_arch = "x86_64"), miri))]
+            // SAFETY: `write` passes multiples of 8 whose words hold bytes of the range that was checked.
+            portable::write(|at| unsafe { self.word(at) }, offset, source);
+        }
+        inside
     }
 
-    /// Splits an access that leaves the mapping: bytes up to the end, if it is an access at all.
+    /// Where an access that leaves the mapping is to be split, if it is an access at all.
     #[cold]
     fn split(&self, offset: u32, bytes: usize) -> Option<usize> {
         let sound = offset < self.data_bytes && bytes <= self.data_bytes as usize;
@@ -195,50 +238,68 @@ impl<O> Memory for Mapped<O> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_words<const N: usize>(&self, offset: u32) -> [u64; N] {
-        let mut at = (offset & !7) as usize;
-        let whole = at + N * 8 <= self.reach;
+        let start = offset as usize & !7;
         let mut words = [0; N];
-        for word in &mut words {
-            if !whole && at >= self.data_bytes as usize {
-                at -= self.data_bytes as usize;
+        if start + N * 8 <= self.reach {
+            for (index, word) in words.iter_mut().enumerate() {
+                // SAFETY: word `index` ends at `start + N * 8` at most, which is within `reach`.
+                *word = u64::from_le(unsafe { self.word(start + index * 8) }.load(Ordering::Relaxed));
             }
-            *word = self.word(at).map_or(0, |shared| u64::from_le(shared.load(Ordering::Relaxed)));
-            at += 8;
+        } else {
+            for (index, word) in words.iter_mut().enumerate() {
+                // SAFETY: `wrapped` is below the size, and both are multiples of 8.
+                *word = u64::from_le(unsafe { self.word(self.wrapped(offset, index)) }.load(Ordering::Relaxed));
+            }
         }
         words
     }
 
     #[inline]
     fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]) {
-        let mut at = (offset & !7) as usize;
-        let whole = at + N * 8 <= self.reach;
-        for word in words {
-            if !whole && at >= self.data_bytes as usize {
-                at -= self.data_bytes as usize;
-            }
-            if let Some(shared) = self.word(at) {
-                shared.store(word.to_le(), Ordering::Relaxed);
-            }
-            at += 8;
+        let start = offset as usize & !7;
+        let whole = start + N * 8 <= self.reach;
+        for (index, word) in words.into_iter().enumerate() {
+            let at = if whole { start + index * 8 } else { self.wrapped(offset, index) };
+            // SAFETY: either the last word ends within `reach`, or `wrapped` is below the size, a multiple of 8.
+            unsafe { self.word(at) }.store(word.to_le(), Ordering::Relaxed);
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+        let (start, bytes) = (offset as usize & !7, payload.len());
+        // No overflow: a slice has at most isize::MAX bytes, and `start` 32 bits; 64 bits hold the sum on any machine.
+        let end = start as u64 + ((bytes as u64 + 7) & !7) + 24;
+        if end > self.reach as u64 {
+            return store_packet_in_parts(self, offset, head, payload, trailer);
+        }
+        let padded = (bytes + 7) & !7;
+        let put = |at: usize, word: u64| {
+            // SAFETY: called below with the first, second and last word of the packet, and with the last word of its
+            // payload; the packet ends at `start + padded + 24`, which is within `reach`.
+            unsafe { self.word(start + at) }.store(word.to_le(), Ordering::Relaxed);
+        };
+        let [first, second] = head;
+        put(0, first);
+        put(8, second);
+        let (words, tail) = payload.split_at(bytes & !7);
+        self.copy_in(start + 16, words);
+        if !tail.is_empty() {
+            put(8 + padded, padded_word(tail));
+        }
+        put(16 + padded, trailer);
+    }
+
+    #[inline(always)]
     fn read(&self, offset: u32, destination: &mut [u8]) {
-        let bytes = destination.len();
-        if (offset as usize).saturating_add(bytes) <= self.reach {
-            // SAFETY: the source is within `reach`, for which `data` is valid; the other side may write it meanwhile,
-            // which `copy` tolerates. The destination is ours alone, and apart from shared memory.
-            unsafe { copy(self.at(offset), destination.as_mut_ptr(), bytes, self.wide) }
-        } else if let Some((first, second)) =
-            self.split(offset, bytes).and_then(|head| destination.split_at_mut_checked(head))
-        {
-            // SAFETY: `first` is as long as from `offset` to the end of the data.
-            unsafe { copy(self.at(offset), first.as_mut_ptr(), first.len(), self.wide) };
-            // SAFETY: `second` is no longer than the data (`split` checked the whole), read from its start.
-            unsafe { copy(self.at(0), second.as_mut_ptr(), second.len(), self.wide) };
+        if self.copy_out(offset as usize, destination) {
+            return;
+        }
+        let head = self.split(offset, destination.len()).unwrap_or(usize::MAX);
+        if let Some((first, second)) = destination.split_at_mut_checked(head) {
+            let _ = self.copy_out(offset as usize, first) && self.copy_out(0, second);
         } else {
             destination.fill(0);
         }
@@ -246,16 +307,12 @@ impl<O> Memory for Mapped<O> {
 
     #[inline]
     fn write(&self, offset: u32, source: &[u8]) {
-        let bytes = source.len();
-        if (offset as usize).saturating_add(bytes) <= self.reach {
-            // SAFETY: the destination is within `reach`, for which `data` is valid; the other side may read or write
-            // it meanwhile, which `copy` tolerates. The source is private memory.
-            unsafe { copy(source.as_ptr(), self.at(offset), bytes, self.wide) }
-        } else if let Some((first, second)) = self.split(offset, bytes).and_then(|head| source.split_at_checked(head)) {
-            // SAFETY: `first` is as long as from `offset` to the end of the data.
-            unsafe { copy(first.as_ptr(), self.at(offset), first.len(), self.wide) };
-            // SAFETY: `second` is no longer than the data (`split` checked the whole), written to its start.
-            unsafe { copy(second.as_ptr(), self.at(0), second.len(), self.wide) };
+        if self.copy_in(offset as usize, source) {
+            return;
+        }
+        let head = self.split(offset, source.len()).unwrap_or(usize::MAX);
+        if let Some((first, second)) = source.split_at_checked(head) {
+            let _ = self.copy_in(offset as usize, first) && self.copy_in(0, second);
         }
     }
 }
@@ -265,24 +322,42 @@ impl<O> Memory for Mapped<O> {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod vector {
     use core::arch::asm;
+    use core::arch::x86_64::{__cpuid, __cpuid_count};
 
-    /// Whether 32-byte registers are there and enabled by the operating system.
-    pub(super) fn wide() -> bool {
-        const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
-        if core::arch::x86_64::__cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
-            return false;
+    /// Which copies this machine can do, and does well.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) struct Machine {
+        /// 32-byte registers are there and enabled by the operating system.
+        wide: bool,
+        /// From this length on `rep movsb` is best: it does not read the destination first. Only where it has no cliff.
+        strings_from: usize,
+    }
+
+    impl Machine {
+        pub(super) const PLAIN: Self = Self { wide: false, strings_from: usize::MAX };
+
+        pub(super) fn this() -> Self {
+            const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
+            const INTEL: u32 = u32::from_le_bytes(*b"Genu");
+            let basic = __cpuid(0);
+            if basic.eax < 7 || __cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+                return Self::PLAIN;
+            }
+            let features = __cpuid_count(7, 0);
+            let strings = basic.ebx == INTEL && features.ebx & 1 << 9 != 0 && features.edx & 1 << 4 != 0;
+            let enabled: u32;
+            // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
+            unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
+            Self { wide: enabled & 6 == 6, strings_from: if strings { 2048 } else { usize::MAX } }
         }
-        let enabled: u32;
-        // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
-        unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
-        enabled & 6 == 6
     }
 
     /// # Safety
-    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap; `wide` as found by [`wide`].
-    #[inline]
+    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap; `machine` can do no more than
+    /// [`Machine::this`].
+    #[inline(always)]
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof: each access stays within `bytes`")]
-    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, wide: bool) {
+    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, machine: Machine) {
         // SAFETY: each instruction moves bytes within [0, bytes) of both, where the caller vouches for validity: the
         // size classes load head and tail of at most `bytes`, overlapping. Assembly is no Rust access, so another
         // writer is no data race, only stale or torn bytes, which every caller expects.
@@ -290,21 +365,23 @@ mod vector {
             match bytes {
                 16 => asm!("movdqu {v}, [{f}]", "movdqu [{t}], {v}",
                     f = in(reg) from, t = in(reg) to, v = out(xmm_reg) _, options(nostack, preserves_flags)),
-                8 => asm!("mov {v}, [{f}]", "mov [{t}], {v}",
-                    f = in(reg) from, t = in(reg) to, v = out(reg) _, options(nostack, preserves_flags)),
                 17..=32 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + {n} - 16]",
                     "movdqu [{t}], {v}", "movdqu [{t} + {n} - 16], {w}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, options(nostack, preserves_flags)),
-                33..=64 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + {n} - 32]",
+                64 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]",
+                    "movdqu {y}, [{f} + 48]", "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}", "movdqu [{t} + 32], {x}",
+                    "movdqu [{t} + 48], {y}", f = in(reg) from, t = in(reg) to, v = out(xmm_reg) _,
+                    w = out(xmm_reg) _, x = out(xmm_reg) _, y = out(xmm_reg) _, options(nostack, preserves_flags)),
+                33..=63 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + {n} - 32]",
                     "movdqu {y}, [{f} + {n} - 16]", "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}",
                     "movdqu [{t} + {n} - 32], {x}", "movdqu [{t} + {n} - 16], {y}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, x = out(xmm_reg) _,
                     y = out(xmm_reg) _, options(nostack, preserves_flags)),
-                9..=15 => asm!("mov {v}, [{f}]", "mov {w}, [{f} + {n} - 8]", "mov [{t}], {v}",
+                8..=15 => asm!("mov {v}, [{f}]", "mov {w}, [{f} + {n} - 8]", "mov [{t}], {v}",
                     "mov [{t} + {n} - 8], {w}", f = in(reg) from, t = in(reg) to, n = in(reg) bytes,
                     v = out(reg) _, w = out(reg) _, options(nostack, preserves_flags)),
                 0..=7 => bytewise(from, to, bytes),
-                _ if wide && bytes >= 128 => long_wide(from, to, bytes),
+                _ if machine.wide && bytes >= 128 => long_wide(from, to, bytes, machine.strings_from),
                 _ => long(from, to, bytes),
             }
         }
@@ -344,53 +421,31 @@ mod vector {
     }
 
     /// # Safety
-    /// As for [`copy`], `bytes` being at least 128, on a machine for which [`wide`] is true.
+    /// As for [`copy`], `bytes` being at least 128, on a machine that is wide.
     #[inline(never)]
     #[target_feature(enable = "avx")]
-    unsafe fn long_wide(from: *const u8, to: *mut u8, bytes: usize) {
-        // SAFETY: as in `copy`: the loop runs while more than 128 bytes are left, the tail is the last 128.
+    unsafe fn long_wide(from: *const u8, to: *mut u8, bytes: usize, strings_from: usize) {
+        // Stores that cross cache lines cost a copy of this length more than the detour to an aligned destination.
+        let skip = if bytes > 256 { 32 - (to.addr() & 31) } else { 0 };
+        // SAFETY: as in `copy`: first 32 bytes, then on from `skip`, which is at most 32; either all that is left as a
+        // string, or 128 bytes while more than that are left, and the last 128, loaded before, in the end.
         unsafe {
             asm!(
-                "2:", "cmp {n}, 128", "jbe 3f",
-                "vmovdqu {v}, [{f}]", "vmovdqu {w}, [{f} + 32]", "vmovdqu {x}, [{f} + 64]", "vmovdqu {y}, [{f} + 96]",
-                "vmovdqu [{t}], {v}", "vmovdqu [{t} + 32], {w}", "vmovdqu [{t} + 64], {x}", "vmovdqu [{t} + 96], {y}",
-                "sub {f}, -128", "sub {t}, -128", "add {n}, -128", "jmp 2b",
+                "vmovdqu {z}, [rsi]", "vmovdqu [rdi], {z}", "add rsi, {s}", "add rdi, {s}", "sub rcx, {s}",
+                "cmp rcx, {strings}", "jb 2f", "rep movsb", "jmp 4f",
+                "2:", "cmp rcx, 128", "jbe 3f",
+                "vmovdqu {v}, [rsi]", "vmovdqu {w}, [rsi + 32]", "vmovdqu {x}, [rsi + 64]", "vmovdqu {y}, [rsi + 96]",
+                "vmovdqu [rdi], {v}", "vmovdqu [rdi + 32], {w}", "vmovdqu [rdi + 64], {x}", "vmovdqu [rdi + 96], {y}",
+                "sub rsi, -128", "sub rdi, -128", "add rcx, -128", "jmp 2b",
                 "3:",
-                "vmovdqu {v}, [{f} + {n} - 128]", "vmovdqu {w}, [{f} + {n} - 96]", "vmovdqu {x}, [{f} + {n} - 64]",
-                "vmovdqu {y}, [{f} + {n} - 32]", "vmovdqu [{t} + {n} - 128], {v}", "vmovdqu [{t} + {n} - 96], {w}",
-                "vmovdqu [{t} + {n} - 64], {x}", "vmovdqu [{t} + {n} - 32], {y}",
-                "vzeroupper",
-                f = inout(reg) from => _, t = inout(reg) to => _, n = inout(reg) bytes => _,
-                v = out(ymm_reg) _, w = out(ymm_reg) _, x = out(ymm_reg) _, y = out(ymm_reg) _, options(nostack)
+                "vmovdqu {v}, [rsi + rcx - 128]", "vmovdqu {w}, [rsi + rcx - 96]", "vmovdqu {x}, [rsi + rcx - 64]",
+                "vmovdqu {y}, [rsi + rcx - 32]", "vmovdqu [rdi + rcx - 128], {v}", "vmovdqu [rdi + rcx - 96], {w}",
+                "vmovdqu [rdi + rcx - 64], {x}", "vmovdqu [rdi + rcx - 32], {y}",
+                "4:", "vzeroupper",
+                inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, s = in(reg) skip,
+                strings = in(reg) strings_from, v = out(ymm_reg) _, w = out(ymm_reg) _, x = out(ymm_reg) _,
+                y = out(ymm_reg) _, z = out(ymm_reg) _, options(nostack)
             );
-        }
-    }
-}
-
-/// Copies elsewhere: volatile words where both sides are aligned, bytes otherwise.
-#[cfg(any(test, not(target_arch = "x86_64"), miri))]
-mod portable {
-    /// No vector registers are used.
-    pub(super) const fn wide() -> bool {
-        false
-    }
-
-    /// # Safety
-    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap.
-    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, _wide: bool) {
-        let words = if (from.addr() | to.addr()) & 7 == 0 { bytes / 8 } else { 0 };
-        for index in 0..words {
-            // SAFETY: word `index` ends within `bytes`, and both sides are aligned. Volatile, since the other side may
-            // write the shared one meanwhile: it yields stale or torn bytes, which every caller expects.
-            let word = unsafe { from.cast::<u64>().wrapping_add(index).read_volatile() };
-            // SAFETY: as above, for the other side of the copy.
-            unsafe { to.cast::<u64>().wrapping_add(index).write_volatile(word) };
-        }
-        for index in words * 8..bytes {
-            // SAFETY: as above, one byte.
-            let byte = unsafe { from.wrapping_add(index).read_volatile() };
-            // SAFETY: as above, for the other side of the copy.
-            unsafe { to.wrapping_add(index).write_volatile(byte) };
         }
     }
 }

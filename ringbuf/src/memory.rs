@@ -38,11 +38,52 @@ pub trait Memory {
     /// Copies bytes into the ring.
     fn write(&self, offset: u32, source: &[u8]);
 
+    /// Stores a packet without ranges: `head`, the payload padded to 8 bytes with zeroes, `trailer`. The same as three
+    /// stores, but memory may check its bounds once.
+    #[inline]
+    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+        store_packet_in_parts(self, offset, head, payload, trailer);
+    }
+
     /// Asks for the cache line at `offset` for writing. A hint, nothing by default.
     #[inline]
     fn prefetch_for_write(&self, offset: u32) {
         let _ = offset;
     }
+}
+
+/// [`Memory::store_packet`] for memory that has nothing better, and for packets that wrap.
+#[cold]
+pub(crate) fn store_packet_in_parts<M: Memory + ?Sized>(
+    memory: &M,
+    offset: u32,
+    head: [u64; 2],
+    payload: &[u8],
+    trailer: u64,
+) {
+    let after = |bytes: usize| {
+        let offset = offset as usize + bytes;
+        let size = memory.data_bytes() as usize;
+        // Both terms are at most the size, which fits; nothing useful comes of a larger one.
+        u32::try_from(if offset >= size { offset - size } else { offset }).unwrap_or(u32::MAX)
+    };
+    let (words, tail) = payload.split_at(payload.len() & !7);
+    memory.store_words(offset, head);
+    memory.write(after(16), words);
+    if !tail.is_empty() {
+        memory.store_words(after(16 + words.len()), [padded_word(tail)]);
+    }
+    memory.store_words(after(16 + payload.len().next_multiple_of(8)), [trailer]);
+}
+
+/// Fewer than eight bytes, filled up with zeroes.
+#[inline]
+pub(crate) fn padded_word(tail: &[u8]) -> u64 {
+    let mut last = [0; 8];
+    for (byte, value) in last.iter_mut().zip(tail) {
+        *byte = *value;
+    }
+    u64::from_le_bytes(last)
 }
 
 impl<M: Memory> Memory for &M {
@@ -84,6 +125,11 @@ impl<M: Memory> Memory for &M {
     #[inline]
     fn write(&self, offset: u32, source: &[u8]) {
         (**self).write(offset, source);
+    }
+
+    #[inline]
+    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+        (**self).store_packet(offset, head, payload, trailer);
     }
 
     #[inline]

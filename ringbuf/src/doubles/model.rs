@@ -242,7 +242,10 @@ impl<M: Memory> Model<'_, '_, M> {
         let Ok(received) = reader.read_into(&mut buffer) else { panic!("an honest ring was called corrupt") };
         self.note_release(old_read);
         let sent = self.queue.pop_front();
-        assert_eq!(received.packet.map(|packet| packet.transaction_id), sent.as_ref().map(|sent| sent.transaction_id));
+        assert_eq!(
+            received.packet.map(|packet| packet.transaction_id()),
+            sent.as_ref().map(|sent| sent.transaction_id)
+        );
         assert_eq!(buffer.get(..received.payload_bytes), Some(sent.map_or(Vec::new(), |sent| sent.payload).as_slice()));
         if self.memory.load(ControlField::ReadIndex) != old_read || received.packet.is_none() {
             assert_eq!(received.signal, Signal::when(self.owed), "signal of a read");

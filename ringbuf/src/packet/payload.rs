@@ -58,7 +58,7 @@ impl<'a, M: Memory> Payload<'a, M> {
     ///
     /// # Errors
     /// [`Malformed::Short`] if `destination` is shorter than the payload; nothing is copied then.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, destination: &mut [u8]) -> Result<usize, Malformed> {
         let available = destination.len();
         let Some(target) = destination.get_mut(..self.len()) else {

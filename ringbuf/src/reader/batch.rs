@@ -27,17 +27,16 @@ impl<'r, M: Memory> ReadBatch<'r, M> {
     /// # Errors
     /// [`Corrupt`], sticky. Packets before the corrupt one have been returned.
     #[expect(clippy::should_implement_trait, reason = "the packet borrows the batch, which Iterator can't express")]
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<Packet<'_, M>>, Corrupt> {
         let reader = &mut *self.reader;
-        if reader.unreleased >= reader.release_bytes {
+        if reader.unreleased() >= reader.release_bytes {
             // A large batch in a small ring must not starve the writer. A signal that is due is kept for `finish`.
             reader.release();
         }
-        let Some(descriptor) = reader.next_descriptor()? else { return Ok(None) };
-        let start = reader.read;
-        reader.consume(descriptor);
-        Ok(Some(Packet::new(&reader.memory, reader.ring, start, descriptor)))
+        let Some(next) = reader.next_descriptor()? else { return Ok(None) };
+        reader.read = next.end;
+        Ok(Some(Packet::new(&reader.memory, reader.ring, next)))
     }
 
     /// The next packet, in place, without consuming it.

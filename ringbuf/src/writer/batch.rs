@@ -26,7 +26,7 @@ impl<'w, M: Memory> WriteBatch<'w, M> {
     ///
     /// # Errors
     /// [`WriteError`]; the batch stays as it was. On [`WriteError::Full`] commit it, so that the reader can make room.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
         self.writer.put(packet, payload)?;
         self.writer.publish_if_long();
@@ -52,7 +52,7 @@ impl<'w, M: Memory> WriteBatch<'w, M> {
     #[must_use]
     #[inline]
     pub fn unpublished_bytes(&self) -> u32 {
-        self.writer.unpublished
+        self.writer.unpublished()
     }
 
     /// Publishes all packets.

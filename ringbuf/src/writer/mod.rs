@@ -10,7 +10,10 @@ pub use batch::WriteBatch;
 pub use reservation::Reservation;
 
 use crate::error::{Corrupt, What, WriteError};
-use crate::layout::{ControlField, DESCRIPTOR_BYTES, FEATURE_PENDING_SEND_SIZE, GAP_BYTES, Geometry, TRAILER_BYTES};
+use crate::layout::{
+    ControlField, DESCRIPTOR_BYTES, FEATURE_PENDING_SEND_SIZE, GAP_BYTES, Geometry, LARGEST_PACKET_BYTES,
+    SMALLEST_PACKET_BYTES, TRAILER_BYTES,
+};
 use crate::memory::Memory;
 use crate::packet::{Frame, OutgoingPacket};
 use crate::signal::{Signal, publish_write};
@@ -24,10 +27,10 @@ const PUBLISH_BYTES: u32 = 4096;
 pub struct Writer<M> {
     memory: M,
     ring: Geometry,
-    /// Where the next packet begins; ahead of the published write index by `unpublished`.
+    /// Where the next packet begins.
     write: u32,
-    /// Bytes written and not published.
-    unpublished: u32,
+    /// The write index in the ring; behind `write` by what a batch has not published.
+    published: u32,
     /// Bytes that may be written, as far as known; the gap is taken off.
     room: u32,
     /// Bytes after which a batch publishes.
@@ -54,7 +57,7 @@ impl<M: Memory> Writer<M> {
             memory,
             ring,
             write,
-            unpublished: 0,
+            published: write,
             room: 0,
             publish_bytes: PUBLISH_BYTES.min(ring.data_bytes() / 4),
             owed: false,
@@ -70,7 +73,7 @@ impl<M: Memory> Writer<M> {
     ///
     /// # Errors
     /// [`WriteError`]; nothing is visible to the other side then.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Signal, WriteError> {
         self.put(packet, payload)?;
         Ok(self.publish())
@@ -164,26 +167,35 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Places one packet without publishing it.
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
-        let bytes = match payload {
-            [] => 0,
-            [only] => only.len(),
-            parts => parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len())),
-        };
+        // What nearly every packet is: no ranges, one slice, and room for it is known.
+        if let ([only], true) = (payload, packet.is_plain()) {
+            let padded = (only.len() + 7) & !7;
+            if padded + SMALLEST_PACKET_BYTES as usize <= self.room as usize
+                && padded + DESCRIPTOR_BYTES as usize <= LARGEST_PACKET_BYTES as usize
+                && let Ok(ring_bytes) = u32::try_from(padded + SMALLEST_PACKET_BYTES as usize)
+            {
+                let head = packet.plain_words(ring_bytes - TRAILER_BYTES);
+                self.memory.store_packet(self.write, head, only, trailer(self.write));
+                self.take(ring_bytes);
+                return Ok(());
+            }
+        }
+        self.put_any(packet, payload)
+    }
+
+    /// [`Writer::put`] for every packet.
+    #[inline(never)]
+    fn put_any(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+        let bytes = payload.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
         let frame = self.open(packet, bytes)?;
         let mut at = self.ring.advance(self.write, frame.header_bytes);
-        match payload {
-            [] => {}
-            [only] => self.write_padded(at, only),
-            parts => {
-                self.zero_last_word(&frame);
-                for part in parts {
-                    self.memory.write(at, part);
-                    // Bounded by the frame, so it fits.
-                    at = self.ring.advance(at, u32::try_from(part.len()).unwrap_or(0));
-                }
-            }
+        self.zero_last_word(&frame);
+        for part in payload {
+            self.memory.write(at, part);
+            // Bounded by the frame, so it fits.
+            at = self.ring.advance(at, u32::try_from(part.len()).unwrap_or(0));
         }
         self.close(packet, &frame);
         Ok(())
@@ -208,26 +220,16 @@ impl<M: Memory> Writer<M> {
         self.memory.store_words(self.write, frame.descriptor.to_words());
         let ring = self.ring;
         packet.write_extra(&self.memory, ring.advance(self.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
-        let trailer = ring.advance(self.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
-        self.memory.store_words(trailer, [u64::from(self.write) << 32]);
-        self.write = ring.advance(self.write, frame.ring_bytes);
-        self.room = self.room.saturating_sub(frame.ring_bytes);
-        self.unpublished += frame.ring_bytes;
+        let at = ring.advance(self.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
+        self.memory.store_words(at, [trailer(self.write)]);
+        self.take(frame.ring_bytes);
     }
 
-    /// Copies one slice and fills its last word up with zeroes.
+    /// Moves behind a packet that was placed; there was room for it.
     #[inline]
-    fn write_padded(&self, at: u32, source: &[u8]) {
-        let (words, tail) = source.split_at(source.len() & !7);
-        self.memory.write(at, words);
-        if !tail.is_empty() {
-            let mut last = [0; 8];
-            for (byte, value) in last.iter_mut().zip(tail) {
-                *byte = *value;
-            }
-            let at = self.ring.advance(at, u32::try_from(words.len()).unwrap_or(0));
-            self.memory.store_words(at, [u64::from_le_bytes(last)]);
-        }
+    fn take(&mut self, ring_bytes: u32) {
+        self.write = self.ring.advance(self.write, ring_bytes);
+        self.room = self.room.wrapping_sub(ring_bytes);
     }
 
     /// The last word before the trailer: padding, until the payload overwrites it.
@@ -240,36 +242,48 @@ impl<M: Memory> Writer<M> {
     }
 
     /// Publishes what was written and returns the signal that is due.
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self) -> Signal {
-        let mut needed = self.owed;
-        self.owed = false;
-        if self.unpublished != 0 && self.corrupt.is_none() {
-            if self.space_requested {
-                // Before the write index moves, or the reader could pair the new index with the old request.
-                self.cancel_space_request();
-            }
-            let old_write = self.ring.retreat(self.write, self.unpublished);
-            needed |= publish_write(&self.memory, old_write, self.write).is_needed();
-            self.unpublished = 0;
+        if self.space_requested || self.write == self.published {
+            return self.publish_rarely();
         }
-        Signal::when(needed)
+        let signal = publish_write(&self.memory, self.published, self.write);
+        self.published = self.write;
+        if self.owed { self.take_owed_signal() } else { signal }
+    }
+
+    /// [`Writer::publish`] after a request for space, or with nothing to publish.
+    #[cold]
+    fn publish_rarely(&mut self) -> Signal {
+        if self.write != self.published {
+            // Before the write index moves, or the reader could pair the new index with the old request.
+            self.cancel_space_request();
+            return self.publish();
+        }
+        self.take_owed_signal()
     }
 
     /// Publishes within a batch when enough has come together; a signal that is due is kept for the commit.
     #[inline]
     fn publish_if_long(&mut self) {
-        if self.unpublished >= self.publish_bytes {
+        if self.unpublished() >= self.publish_bytes {
             self.owed = self.publish().is_needed();
         }
+    }
+
+    /// Bytes written and not published.
+    #[inline]
+    const fn unpublished(&self) -> u32 {
+        self.ring.distance(self.published, self.write)
     }
 
     /// Takes back what was not published.
     #[inline]
     fn roll_back(&mut self) {
-        self.write = self.ring.retreat(self.write, self.unpublished);
-        self.room += self.unpublished;
-        self.unpublished = 0;
+        if self.write != self.published {
+            self.room += self.unpublished();
+            self.write = self.published;
+        }
     }
 
     /// Loads the read index and checks that the reader only went forward, and not beyond what was published.
@@ -284,7 +298,7 @@ impl<M: Memory> Writer<M> {
         }
         let used = self.ring.distance(read, self.write);
         let room = self.largest_packet_bytes().saturating_sub(used);
-        if used < self.unpublished || room < self.room {
+        if used < self.unpublished() || room < self.room {
             return Err(self.fail(read, self.write));
         }
         self.room = room;
@@ -297,7 +311,13 @@ impl<M: Memory> Writer<M> {
         self.corrupt = Some(corrupt);
         // Nothing can be taken back to a ring whose state is unknown.
         self.room = 0;
-        self.unpublished = 0;
+        self.write = self.published;
         corrupt
     }
+}
+
+/// The word behind a packet: where the packet starts, in the upper half.
+#[inline]
+const fn trailer(start: u32) -> u64 {
+    (start as u64) << 32
 }
