@@ -11,7 +11,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::LayoutError;
 use crate::layout::{CONTROL_BYTES, ControlField, check_data_bytes};
-use crate::memory::{Memory, padded_word, store_packet_in_parts};
+use crate::memory::padded_word;
+mod access;
 #[cfg(any(test, not(target_arch = "x86_64"), miri))]
 mod portable;
 #[cfg(test)]
@@ -134,11 +135,12 @@ impl<O> Mapped<O> {
         &self.owner
     }
 
+    /// One field of the control page.
     #[inline]
     fn field(&self, field: ControlField) -> &AtomicU32 {
         // SAFETY: every field's offset is a multiple of 4 below CONTROL_BYTES, for which `control` is valid and
         // aligned while `owner`, and so `self`, lives. Both sides access the fields as aligned 32-bit words, which
-        // atomics allow; the reference does not leave this file.
+        // atomics allow; the reference does not leave this crate.
         unsafe { AtomicU32::from_ptr(self.control.as_ptr().wrapping_add(field.offset()).cast()) }
     }
 
@@ -146,18 +148,26 @@ impl<O> Mapped<O> {
     ///
     /// # Safety
     /// `offset + 8` is at most `reach`.
-    #[inline]
+    #[inline(always)]
     unsafe fn word(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: the eight bytes are within `reach` (caller), for which `data` is valid while `self` lives, and both
-        // `data` and `offset` are aligned. The other side may write the word at any time, which an atomic tolerates;
-        // the reference does not leave this file.
+        // `data` and `offset` are aligned. The other side may write the word at any time, which an atomic tolerates.
         unsafe { AtomicU64::from_ptr(self.data.as_ptr().wrapping_add(offset).cast()) }
     }
 
-    /// `offset` plus the words before the `index`th, both wrapped; always a word of the data.
+    /// The word at `offset`, rounded down to a multiple of 8 and wrapped.
     #[cold]
-    fn wrapped(&self, offset: u32, index: usize) -> usize {
-        (offset as usize & !7).wrapping_add(index.wrapping_mul(8)) % self.data_bytes as usize
+    fn wrapped(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: the remainder is below the size and, as the size is, a multiple of 8.
+        unsafe { self.word((offset & !7) % self.data_bytes as usize) }
+    }
+
+    /// The words from `offset` (rounded down) on, if they stay within the mapping.
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[&AtomicU64; N]> {
+        let start = offset as usize & !7;
+        // SAFETY: the last word ends at `start + N * 8`, which was compared with `reach`.
+        (start + N * 8 <= self.reach).then(|| core::array::from_fn(|index| unsafe { self.word(start + index * 8) }))
     }
 
     /// Copies out of the ring, if that stays within the mapping.
@@ -198,82 +208,13 @@ impl<O> Mapped<O> {
         inside
     }
 
-    /// Where an access that leaves the mapping is to be split, if it is an access at all.
-    #[cold]
-    fn split(&self, offset: u32, bytes: usize) -> Option<usize> {
-        let sound = offset < self.data_bytes && bytes <= self.data_bytes as usize;
-        sound.then(|| (self.data_bytes - offset) as usize)
-    }
-}
-
-impl<O> Memory for Mapped<O> {
-    #[inline]
-    fn data_bytes(&self) -> u32 {
-        self.data_bytes
-    }
-
-    #[inline]
-    fn load(&self, field: ControlField) -> u32 {
-        u32::from_le(self.field(field).load(Ordering::Acquire))
-    }
-
-    #[inline]
-    fn store(&self, field: ControlField, value: u32) {
-        self.field(field).store(value.to_le(), Ordering::Release);
-    }
-
-    #[inline]
-    fn store_then_fence(&self, field: ControlField, value: u32) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // One xchg: store and full fence. An acquiring read-modify-write keeps later loads behind it in the
-            // compiler, a locked instruction does in the processor; cheaper than mov and mfence.
-            self.field(field).swap(value.to_le(), Ordering::SeqCst);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            // A swap would not do here: on aarch64 later loads may pass its store half.
-            self.field(field).store(value.to_le(), Ordering::Release);
-            core::sync::atomic::fence(Ordering::SeqCst);
-        }
-    }
-
+    /// Stores a packet, if that stays within the mapping: one check for all of it.
     #[inline(always)]
-    fn load_words<const N: usize>(&self, offset: u32) -> [u64; N] {
-        let start = offset as usize & !7;
-        let mut words = [0; N];
-        if start + N * 8 <= self.reach {
-            for (index, word) in words.iter_mut().enumerate() {
-                // SAFETY: word `index` ends at `start + N * 8` at most, which is within `reach`.
-                *word = u64::from_le(unsafe { self.word(start + index * 8) }.load(Ordering::Relaxed));
-            }
-        } else {
-            for (index, word) in words.iter_mut().enumerate() {
-                // SAFETY: `wrapped` is below the size, and both are multiples of 8.
-                *word = u64::from_le(unsafe { self.word(self.wrapped(offset, index)) }.load(Ordering::Relaxed));
-            }
-        }
-        words
-    }
-
-    #[inline]
-    fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]) {
-        let start = offset as usize & !7;
-        let whole = start + N * 8 <= self.reach;
-        for (index, word) in words.into_iter().enumerate() {
-            let at = if whole { start + index * 8 } else { self.wrapped(offset, index) };
-            // SAFETY: either the last word ends within `reach`, or `wrapped` is below the size, a multiple of 8.
-            unsafe { self.word(at) }.store(word.to_le(), Ordering::Relaxed);
-        }
-    }
-
-    #[inline(always)]
-    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+    fn packet_in(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) -> bool {
         let (start, bytes) = (offset as usize & !7, payload.len());
         // No overflow: a slice has at most isize::MAX bytes, and `start` 32 bits; 64 bits hold the sum on any machine.
-        let end = start as u64 + ((bytes as u64 + 7) & !7) + 24;
-        if end > self.reach as u64 {
-            return store_packet_in_parts(self, offset, head, payload, trailer);
+        if start as u64 + ((bytes as u64 + 7) & !7) + 24 > self.reach as u64 {
+            return false;
         }
         let padded = (bytes + 7) & !7;
         let put = |at: usize, word: u64| {
@@ -290,51 +231,42 @@ impl<O> Memory for Mapped<O> {
             put(8 + padded, padded_word(tail));
         }
         put(16 + padded, trailer);
+        true
     }
 
+    /// Folds over blocks of 64 bytes, if they stay within the mapping; or gives everything back.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
-    fn read(&self, offset: u32, destination: &mut [u8]) {
-        if self.copy_out(offset as usize, destination) {
-            return;
+    fn fold<B, F: FnMut(B, [u64; 8]) -> B>(&self, at: u32, blocks: u32, init: B, mut each: F) -> Result<B, (B, F)> {
+        if u64::from(at) + u64::from(blocks) * 64 > self.reach as u64 {
+            return Err((init, each));
         }
-        let head = self.split(offset, destination.len()).unwrap_or(usize::MAX);
-        if let Some((first, second)) = destination.split_at_mut_checked(head) {
-            let _ = self.copy_out(offset as usize, first) && self.copy_out(0, second);
-        } else {
-            destination.fill(0);
-        }
-    }
-
-    #[inline]
-    fn write(&self, offset: u32, source: &[u8]) {
-        if self.copy_in(offset as usize, source) {
-            return;
-        }
-        let head = self.split(offset, source.len()).unwrap_or(usize::MAX);
-        if let Some((first, second)) = source.split_at_checked(head) {
-            let _ = self.copy_in(offset as usize, first) && self.copy_in(0, second);
-        }
+        let start = self.data.as_ptr().wrapping_add(at as usize);
+        // SAFETY: `blocks` times 64 bytes from `start` are within `reach`, for which `data` is valid while `self`
+        // lives; another writer is tolerated as in `vector::copy`.
+        let load = |block: usize| unsafe { vector::load_block(start.wrapping_add(block * 64)) };
+        Ok((0..blocks as usize).fold(init, |all, block| each(all, load(block))))
     }
 }
 
-/// Copies between shared and private memory that are opaque to the compiler. Vector moves, not `rep movsb`, which is
-/// many times slower when the destination lies a few bytes past the source's page offset; packets do.
+/// Copies between shared and private memory that are opaque to the compiler.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod vector {
     use core::arch::asm;
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
+    use core::arch::x86_64::{__cpuid, __cpuid_count, __m128i};
 
     /// Which copies this machine can do, and does well.
     #[derive(Debug, Clone, Copy)]
     pub(super) struct Machine {
-        /// 32-byte registers are there and enabled by the operating system.
-        wide: bool,
-        /// From this length on `rep movsb` is best: it does not read the destination first. Only where it has no cliff.
+        /// Bytes of the widest registers that are there and enabled by the operating system: 16, 32 or 64.
+        register_bytes: usize,
+        /// From this length on `rep movsb` is best: it does not read the destination first. Not where it has a cliff:
+        /// on some processors it is 27 times slower if source and destination differ by 8 bytes modulo the page size.
         strings_from: usize,
     }
 
     impl Machine {
-        pub(super) const PLAIN: Self = Self { wide: false, strings_from: usize::MAX };
+        pub(super) const PLAIN: Self = Self { register_bytes: 16, strings_from: usize::MAX };
 
         pub(super) fn this() -> Self {
             const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
@@ -344,11 +276,17 @@ mod vector {
                 return Self::PLAIN;
             }
             let features = __cpuid_count(7, 0);
-            let strings = basic.ebx == INTEL && features.ebx & 1 << 9 != 0 && features.edx & 1 << 4 != 0;
+            // Processors with fast short strings also use 64-byte registers without slowing down.
+            let (fast_strings, avx512) = (features.edx & 1 << 4 != 0, features.ebx & 1 << 16 != 0);
             let enabled: u32;
             // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
             unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
-            Self { wide: enabled & 6 == 6, strings_from: if strings { 2048 } else { usize::MAX } }
+            let register_bytes = match enabled & 0xe6 {
+                0xe6 if avx512 && fast_strings => 64,
+                state if state & 6 == 6 => 32,
+                _ => 16,
+            };
+            Self { register_bytes, strings_from: if fast_strings && basic.ebx == INTEL { 8192 } else { usize::MAX } }
         }
     }
 
@@ -368,11 +306,7 @@ mod vector {
                 17..=32 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + {n} - 16]",
                     "movdqu [{t}], {v}", "movdqu [{t} + {n} - 16], {w}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, options(nostack, preserves_flags)),
-                64 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]",
-                    "movdqu {y}, [{f} + 48]", "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}", "movdqu [{t} + 32], {x}",
-                    "movdqu [{t} + 48], {y}", f = in(reg) from, t = in(reg) to, v = out(xmm_reg) _,
-                    w = out(xmm_reg) _, x = out(xmm_reg) _, y = out(xmm_reg) _, options(nostack, preserves_flags)),
-                33..=63 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + {n} - 32]",
+                33..=64 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + {n} - 32]",
                     "movdqu {y}, [{f} + {n} - 16]", "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}",
                     "movdqu [{t} + {n} - 32], {x}", "movdqu [{t} + {n} - 16], {y}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, x = out(xmm_reg) _,
@@ -380,72 +314,71 @@ mod vector {
                 8..=15 => asm!("mov {v}, [{f}]", "mov {w}, [{f} + {n} - 8]", "mov [{t}], {v}",
                     "mov [{t} + {n} - 8], {w}", f = in(reg) from, t = in(reg) to, n = in(reg) bytes,
                     v = out(reg) _, w = out(reg) _, options(nostack, preserves_flags)),
-                0..=7 => bytewise(from, to, bytes),
-                _ if machine.wide && bytes >= 128 => long_wide(from, to, bytes, machine.strings_from),
-                _ => long(from, to, bytes),
+                0..=7 => (0..bytes).for_each(|offset| {
+                    asm!("mov {v}, [{f} + {n}]", "mov [{t} + {n}], {v}",
+                    f = in(reg) from, t = in(reg) to, n = in(reg) offset, v = out(reg_byte) _,
+                    options(nostack, preserves_flags))
+                }),
+                256.. if machine.register_bytes == 64 => long_64(from, to, bytes, machine.strings_from),
+                128.. if machine.register_bytes >= 32 => long_32(from, to, bytes, machine.strings_from),
+                _ => long_16(from, to, bytes, machine.strings_from),
             }
         }
     }
 
     /// # Safety
-    /// As for [`copy`].
-    #[inline]
-    unsafe fn bytewise(from: *const u8, to: *mut u8, bytes: usize) {
-        for offset in 0..bytes {
-            // SAFETY: as in `copy`, one byte at `offset`.
-            unsafe {
-                asm!("mov {v}, [{f} + {n}]", "mov [{t} + {n}], {v}", f = in(reg) from, t = in(reg) to,
-                    n = in(reg) offset, v = out(reg_byte) _, options(nostack, preserves_flags));
+    /// `from` is valid for reads of 64 bytes.
+    #[inline(always)]
+    pub(super) unsafe fn load_block(from: *const u8) -> [u64; 8] {
+        let (v, w, x, y): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: four loads of 16 bytes each, into registers; see `copy` for other writers.
+        unsafe {
+            asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]", "movdqu {y}, [{f} + 48]",
+                f = in(reg) from, v = out(xmm_reg) v, w = out(xmm_reg) w, x = out(xmm_reg) x, y = out(xmm_reg) y,
+                options(nostack, preserves_flags, readonly));
+        }
+        zerocopy::transmute!([v, w, x, y])
+    }
+
+    /// A copy of at least four registers, by registers of this width.
+    macro_rules! long {
+        ($name:ident, $feature:literal, $class:ident, $width:literal, $mov:literal, $end:literal) => {
+            /// # Safety
+            /// As for [`copy`], `bytes` being at least four times the register.
+            #[inline(never)]
+            #[target_feature(enable = $feature)]
+            unsafe fn $name(from: *const u8, to: *mut u8, bytes: usize, strings_from: usize) {
+                // Stores that cross cache lines cost a long copy more than a detour to an aligned destination.
+                let skip = if bytes > 8 * $width { $width - to.addr() % $width } else { 0 };
+                // SAFETY: as in `copy`. First one register, then on from `skip`, which is no more: all that is left as
+                // a string; or four registers while more than that is left, and the last four of the whole.
+                unsafe {
+                    asm!(
+                        concat!($mov, " {v}, [rsi]"), concat!($mov, " [rdi], {v}"),
+                        "add rsi, {s}", "add rdi, {s}", "sub rcx, {s}",
+                        "cmp rcx, {strings}", "jb 2f", "rep movsb", "jmp 4f",
+                        "2:", "cmp rcx, 4*{W}", "jbe 3f",
+                        concat!($mov, " {v}, [rsi]"), concat!($mov, " {w}, [rsi + {W}]"),
+                        concat!($mov, " {x}, [rsi + 2*{W}]"), concat!($mov, " {y}, [rsi + 3*{W}]"),
+                        concat!($mov, " [rdi], {v}"), concat!($mov, " [rdi + {W}], {w}"),
+                        concat!($mov, " [rdi + 2*{W}], {x}"), concat!($mov, " [rdi + 3*{W}], {y}"),
+                        "add rsi, 4*{W}", "add rdi, 4*{W}", "sub rcx, 4*{W}", "jmp 2b",
+                        "3:",
+                        concat!($mov, " {v}, [rsi + rcx - 4*{W}]"), concat!($mov, " {w}, [rsi + rcx - 3*{W}]"),
+                        concat!($mov, " {x}, [rsi + rcx - 2*{W}]"), concat!($mov, " {y}, [rsi + rcx - {W}]"),
+                        concat!($mov, " [rdi + rcx - 4*{W}], {v}"), concat!($mov, " [rdi + rcx - 3*{W}], {w}"),
+                        concat!($mov, " [rdi + rcx - 2*{W}], {x}"), concat!($mov, " [rdi + rcx - {W}], {y}"),
+                        "4:", $end,
+                        inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, s = in(reg) skip,
+                        strings = in(reg) strings_from, W = const $width, v = out($class) _, w = out($class) _,
+                        x = out($class) _, y = out($class) _, options(nostack)
+                    );
+                }
             }
-        }
+        };
     }
 
-    /// # Safety
-    /// As for [`copy`], `bytes` being at least 64.
-    unsafe fn long(from: *const u8, to: *mut u8, bytes: usize) {
-        // SAFETY: as in `copy`: the loop runs while more than 64 bytes are left, the tail is the last 64.
-        unsafe {
-            asm!(
-                "2:", "cmp {n}, 64", "jbe 3f",
-                "movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]", "movdqu {y}, [{f} + 48]",
-                "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}", "movdqu [{t} + 32], {x}", "movdqu [{t} + 48], {y}",
-                "add {f}, 64", "add {t}, 64", "sub {n}, 64", "jmp 2b",
-                "3:",
-                "movdqu {v}, [{f} + {n} - 64]", "movdqu {w}, [{f} + {n} - 48]", "movdqu {x}, [{f} + {n} - 32]",
-                "movdqu {y}, [{f} + {n} - 16]", "movdqu [{t} + {n} - 64], {v}", "movdqu [{t} + {n} - 48], {w}",
-                "movdqu [{t} + {n} - 32], {x}", "movdqu [{t} + {n} - 16], {y}",
-                f = inout(reg) from => _, t = inout(reg) to => _, n = inout(reg) bytes => _,
-                v = out(xmm_reg) _, w = out(xmm_reg) _, x = out(xmm_reg) _, y = out(xmm_reg) _, options(nostack)
-            );
-        }
-    }
-
-    /// # Safety
-    /// As for [`copy`], `bytes` being at least 128, on a machine that is wide.
-    #[inline(never)]
-    #[target_feature(enable = "avx")]
-    unsafe fn long_wide(from: *const u8, to: *mut u8, bytes: usize, strings_from: usize) {
-        // Stores that cross cache lines cost a copy of this length more than the detour to an aligned destination.
-        let skip = if bytes > 256 { 32 - (to.addr() & 31) } else { 0 };
-        // SAFETY: as in `copy`: first 32 bytes, then on from `skip`, which is at most 32; either all that is left as a
-        // string, or 128 bytes while more than that are left, and the last 128, loaded before, in the end.
-        unsafe {
-            asm!(
-                "vmovdqu {z}, [rsi]", "vmovdqu [rdi], {z}", "add rsi, {s}", "add rdi, {s}", "sub rcx, {s}",
-                "cmp rcx, {strings}", "jb 2f", "rep movsb", "jmp 4f",
-                "2:", "cmp rcx, 128", "jbe 3f",
-                "vmovdqu {v}, [rsi]", "vmovdqu {w}, [rsi + 32]", "vmovdqu {x}, [rsi + 64]", "vmovdqu {y}, [rsi + 96]",
-                "vmovdqu [rdi], {v}", "vmovdqu [rdi + 32], {w}", "vmovdqu [rdi + 64], {x}", "vmovdqu [rdi + 96], {y}",
-                "sub rsi, -128", "sub rdi, -128", "add rcx, -128", "jmp 2b",
-                "3:",
-                "vmovdqu {v}, [rsi + rcx - 128]", "vmovdqu {w}, [rsi + rcx - 96]", "vmovdqu {x}, [rsi + rcx - 64]",
-                "vmovdqu {y}, [rsi + rcx - 32]", "vmovdqu [rdi + rcx - 128], {v}", "vmovdqu [rdi + rcx - 96], {w}",
-                "vmovdqu [rdi + rcx - 64], {x}", "vmovdqu [rdi + rcx - 32], {y}",
-                "4:", "vzeroupper",
-                inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, s = in(reg) skip,
-                strings = in(reg) strings_from, v = out(ymm_reg) _, w = out(ymm_reg) _, x = out(ymm_reg) _,
-                y = out(ymm_reg) _, z = out(ymm_reg) _, options(nostack)
-            );
-        }
-    }
+    long!(long_16, "sse2", xmm_reg, 16, "movups", "");
+    long!(long_32, "avx", ymm_reg, 32, "vmovups", "vzeroupper");
+    long!(long_64, "avx512f", zmm_reg, 64, "vmovups", "vzeroupper");
 }

@@ -32,6 +32,12 @@ pub trait Memory {
     /// Stores `N` words little-endian. `offset` is rounded down to a multiple of 8.
     fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]);
 
+    /// Folds over `blocks` blocks of eight words. Memory may have a faster way than [`Memory::load_words`].
+    #[inline]
+    fn fold_blocks<B>(&self, offset: u32, blocks: u32, init: B, each: impl FnMut(B, [u64; 8]) -> B) -> B {
+        fold_blocks_one_by_one(self, offset, blocks, init, each)
+    }
+
     /// Copies bytes out of the ring.
     fn read(&self, offset: u32, destination: &mut [u8]);
 
@@ -76,6 +82,26 @@ pub(crate) fn store_packet_in_parts<M: Memory + ?Sized>(
     memory.store_words(after(16 + payload.len().next_multiple_of(8)), [trailer]);
 }
 
+/// [`Memory::fold_blocks`] for memory that has nothing better, and for blocks that wrap.
+pub(crate) fn fold_blocks_one_by_one<M: Memory + ?Sized, B>(
+    memory: &M,
+    offset: u32,
+    blocks: u32,
+    init: B,
+    mut each: impl FnMut(B, [u64; 8]) -> B,
+) -> B {
+    let mut at = u64::from(offset);
+    let mut folded = init;
+    for _ in 0..blocks {
+        folded = each(folded, memory.load_words(u32::try_from(at).unwrap_or(u32::MAX)));
+        at += 64;
+        if at >= u64::from(memory.data_bytes()) {
+            at -= u64::from(memory.data_bytes());
+        }
+    }
+    folded
+}
+
 /// Fewer than eight bytes, filled up with zeroes.
 #[inline]
 pub(crate) fn padded_word(tail: &[u8]) -> u64 {
@@ -115,6 +141,11 @@ impl<M: Memory> Memory for &M {
     #[inline]
     fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]) {
         (**self).store_words(offset, words);
+    }
+
+    #[inline]
+    fn fold_blocks<B>(&self, offset: u32, blocks: u32, init: B, each: impl FnMut(B, [u64; 8]) -> B) -> B {
+        (**self).fold_blocks(offset, blocks, init, each)
     }
 
     #[inline]

@@ -68,7 +68,7 @@ fn sum_bytes(bytes: &[u8]) -> u64 {
 }
 
 fn sum_in_place<M: Memory>(payload: Payload<'_, M>) -> u64 {
-    payload.blocks().fold([0; 8], sum).iter().fold(0, |all, lane| all ^ lane)
+    payload.fold_blocks([0; 8], sum).iter().fold(0, |all, lane| all ^ lane)
 }
 
 /// Ours: write one, copy it out, sum the copy.

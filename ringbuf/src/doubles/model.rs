@@ -313,7 +313,10 @@ fn compare<M: Memory>(packet: &Packet<'_, M>, sent: &Sent) {
     assert_eq!(copied, sent.payload, "payload copied");
     let words: Vec<u8> = payload.words().flat_map(u64::to_le_bytes).collect();
     assert_eq!(words, sent.payload, "payload as words");
-    let blocks: Vec<u8> = payload.blocks().flatten().flat_map(u64::to_le_bytes).collect();
+    let blocks: Vec<u8> = payload.fold_blocks(Vec::new(), |mut all, block| {
+        all.extend(block.into_iter().flat_map(u64::to_le_bytes));
+        all
+    });
     assert_eq!(blocks.get(..words.len()), Some(sent.payload.as_slice()), "payload as blocks");
     assert!(blocks.iter().skip(words.len()).all(|byte| *byte == 0), "the last block is filled with zeroes");
     if payload.len() > 8 {

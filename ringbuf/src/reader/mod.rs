@@ -56,7 +56,7 @@ impl<M: Memory> Reader<M> {
         let release_bytes = ring.data_bytes() / 4;
         let mut reader =
             Self { memory, ring, read, released: read, known: read, release_bytes, owed: false, corrupt: None };
-        reader.refresh()?;
+        reader.refresh(read)?;
         Ok(reader)
     }
 
@@ -72,7 +72,7 @@ impl<M: Memory> Reader<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Packet<'_, M>>, Corrupt> {
-        let Some(next) = self.next_descriptor()? else { return Ok(None) };
+        let Some(next) = self.next_at(self.read)? else { return Ok(None) };
         Ok(Some(Packet::new(&self.memory, self.ring, next)))
     }
 
@@ -83,7 +83,7 @@ impl<M: Memory> Reader<M> {
     /// [`ReadError::ShortBuffer`] leaves the packet where it is; [`ReadError::Corrupt`] is sticky.
     #[inline(always)]
     pub fn read_into(&mut self, buffer: &mut [u8]) -> Result<Received, ReadError> {
-        let Some(next) = self.next_descriptor()? else {
+        let Some(next) = self.next_at(self.read)? else {
             return Ok(Received { packet: None, payload_bytes: 0, signal: self.finish() });
         };
         let payload = Packet::new(&self.memory, self.ring, next).payload();
@@ -101,7 +101,7 @@ impl<M: Memory> Reader<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
-        Ok(self.read == self.known && !self.refresh()?)
+        Ok(self.read == self.known && !self.refresh(self.read)?)
     }
 
     /// Tells the writer not to signal new packets. A signal may still come from a publication that is under way.
@@ -125,7 +125,7 @@ impl<M: Memory> Reader<M> {
         // Fence, between our stores of read index and mask and our load of the write index; the writer's half is
         // `publish_write` (Linux: hv_signal_on_write).
         self.memory.store_then_fence(ControlField::InterruptMask, 0);
-        self.read != self.known || self.owed || self.refresh().unwrap_or(true)
+        self.read != self.known || self.owed || self.refresh(self.read).unwrap_or(true)
     }
 
     /// The memory of this ring.
@@ -147,28 +147,28 @@ impl<M: Memory> Reader<M> {
         self.memory
     }
 
-    /// The next packet, its descriptor read once and checked.
+    /// The packet at `start`, up to which everything was read; its descriptor is read once and checked.
     #[inline(always)]
-    fn next_descriptor(&mut self) -> Result<Option<Checked>, Corrupt> {
-        if self.read == self.known && !self.refresh()? {
+    fn next_at(&mut self, start: u32) -> Result<Option<Checked>, Corrupt> {
+        if start == self.known && !self.refresh(start)? {
             return Ok(None);
         }
-        let start = self.read;
+        let (ring, known) = (self.ring, self.known);
         let descriptor = Descriptor::from_words(self.memory.load_words(start));
-        let (packet_bytes, ready) = (descriptor.packet_bytes(), self.ring.distance(start, self.known));
+        let (packet_bytes, ready) = (descriptor.packet_bytes(), ring.distance(start, known));
         if packet_bytes + TRAILER_BYTES > ready {
-            return Err(self.fail(What::PacketLength, packet_bytes, ready));
+            return Err(self.fail(start, What::PacketLength, packet_bytes, ready));
         }
         let header_bytes = descriptor.header_bytes();
         if header_bytes < DESCRIPTOR_BYTES || header_bytes > packet_bytes {
-            return Err(self.fail(What::PayloadOffset, header_bytes, packet_bytes));
+            return Err(self.fail(start, What::PayloadOffset, header_bytes, packet_bytes));
         }
         // The usual offset in a branch of its own: the payload's address then does not wait for the descriptor.
         let payload = match header_bytes {
-            DESCRIPTOR_BYTES => self.ring.advance(start, DESCRIPTOR_BYTES),
-            _ => far_payload(self.ring, start, header_bytes),
+            DESCRIPTOR_BYTES => ring.advance(start, DESCRIPTOR_BYTES),
+            _ => far_payload(ring, start, header_bytes),
         };
-        let end = self.ring.advance(start, packet_bytes + TRAILER_BYTES);
+        let end = ring.advance(start, packet_bytes + TRAILER_BYTES);
         Ok(Some(Checked { descriptor, start, payload, end }))
     }
 
@@ -179,22 +179,22 @@ impl<M: Memory> Reader<M> {
     }
 
     /// Loads the write index and checks that the writer only went forward, and not into what was not given back.
-    /// Called when everything known was read. Returns whether there is something to read.
+    /// Called when everything known was read, up to `read`. Returns whether there is something to read.
     #[inline(always)]
-    fn refresh(&mut self) -> Result<bool, Corrupt> {
+    fn refresh(&mut self, read: u32) -> Result<bool, Corrupt> {
         if let Some(corrupt) = self.corrupt {
             return Err(corrupt);
         }
         let write = self.memory.load(ControlField::WriteIndex);
-        if write == self.read {
+        if write == read {
             return Ok(false);
         }
         if !self.ring.is_index(write) {
-            return Err(self.fail(What::WriteIndex, write, self.ring.data_bytes()));
+            return Err(self.fail(read, What::WriteIndex, write, self.ring.data_bytes()));
         }
-        let ready = self.ring.distance(self.read, write);
-        if ready < SMALLEST_PACKET_BYTES || ready + self.unreleased() >= self.ring.data_bytes() {
-            return Err(self.fail(What::WriteIndex, write, self.read));
+        let (ready, unreleased) = (self.ring.distance(read, write), self.ring.distance(self.released, read));
+        if ready < SMALLEST_PACKET_BYTES || ready + unreleased >= self.ring.data_bytes() {
+            return Err(self.fail(read, What::WriteIndex, write, read));
         }
         self.known = write;
         Ok(true)
@@ -209,6 +209,13 @@ impl<M: Memory> Reader<M> {
         Signal::when(owed)
     }
 
+    /// Gives back what a batch has read so far.
+    #[cold]
+    fn release_up_to(&mut self, read: u32) {
+        self.read = read;
+        self.release();
+    }
+
     /// Gives everything back and remembers the signal that is due.
     #[inline]
     fn release(&mut self) {
@@ -220,10 +227,12 @@ impl<M: Memory> Reader<M> {
     }
 
     #[cold]
-    fn fail(&mut self, what: What, value: u32, limit: u32) -> Corrupt {
+    fn fail(&mut self, read: u32, what: What, value: u32, limit: u32) -> Corrupt {
         let corrupt = Corrupt { what, value, limit };
         self.corrupt = Some(corrupt);
-        self.known = self.read;
+        // Nothing more is known to be there: every call comes by `refresh`, which remembers.
+        self.read = read;
+        self.known = read;
         corrupt
     }
 }

@@ -27,12 +27,8 @@ const PUBLISH_BYTES: u32 = 4096;
 pub struct Writer<M> {
     memory: M,
     ring: Geometry,
-    /// Where the next packet begins.
-    write: u32,
-    /// The write index in the ring; behind `write` by what a batch has not published.
-    published: u32,
-    /// Bytes that may be written, as far as known; the gap is taken off.
-    room: u32,
+    /// The write index in the ring, and the room behind it.
+    published: Cursor,
     /// Bytes after which a batch publishes.
     publish_bytes: u32,
     /// A publication within a batch found the reader asleep, and nobody was told yet.
@@ -40,6 +36,14 @@ pub struct Writer<M> {
     /// The pending send size in the ring is not zero.
     space_requested: bool,
     corrupt: Option<Corrupt>,
+}
+
+/// Where the next packet begins. A batch has one of its own, so that dropping the batch takes everything back.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    write: u32,
+    /// Bytes that may be written from there on, as far as known; the gap is taken off.
+    room: u32,
 }
 
 impl<M: Memory> Writer<M> {
@@ -56,15 +60,13 @@ impl<M: Memory> Writer<M> {
         let mut writer = Self {
             memory,
             ring,
-            write,
-            published: write,
-            room: 0,
+            published: Cursor { write, room: 0 },
             publish_bytes: PUBLISH_BYTES.min(ring.data_bytes() / 4),
             owed: false,
             space_requested: false,
             corrupt: None,
         };
-        writer.refresh()?;
+        writer.published = writer.refresh(writer.published)?;
         Ok(writer)
     }
 
@@ -75,8 +77,8 @@ impl<M: Memory> Writer<M> {
     /// [`WriteError`]; nothing is visible to the other side then.
     #[inline(always)]
     pub fn try_write(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Signal, WriteError> {
-        self.put(packet, payload)?;
-        Ok(self.publish())
+        let end = self.put(self.published, packet, payload)?;
+        Ok(self.publish(end))
     }
 
     /// Starts a batch: several packets, published together.
@@ -91,8 +93,8 @@ impl<M: Memory> Writer<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn free_bytes(&mut self) -> Result<u32, Corrupt> {
-        self.refresh()?;
-        Ok(self.room + GAP_BYTES)
+        self.published = self.refresh(self.published)?;
+        Ok(self.published.room + GAP_BYTES)
     }
 
     /// Bytes of ring that the largest packet may take, descriptor and trailer included.
@@ -119,8 +121,7 @@ impl<M: Memory> Writer<M> {
         // Fence, between our store of the pending size and our load of the read index; the reader's half is
         // `publish_read` (Linux: hv_pkt_iter_close).
         self.memory.store_then_fence(ControlField::PendingSendSize, wanted);
-        self.refresh()?;
-        let room = wanted < self.room + GAP_BYTES;
+        let room = wanted < self.free_bytes()?;
         if room {
             self.cancel_space_request();
         }
@@ -166,129 +167,110 @@ impl<M: Memory> Writer<M> {
         self.memory
     }
 
-    /// Places one packet without publishing it.
+    /// Places one packet without publishing it; returns where the next one begins.
     #[inline(always)]
-    fn put(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+    fn put(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Cursor, WriteError> {
         // What nearly every packet is: no ranges, one slice, and room for it is known.
-        if let ([only], true) = (payload, packet.is_plain()) {
-            let padded = (only.len() + 7) & !7;
-            if padded + SMALLEST_PACKET_BYTES as usize <= self.room as usize
-                && padded + DESCRIPTOR_BYTES as usize <= LARGEST_PACKET_BYTES as usize
-                && let Ok(ring_bytes) = u32::try_from(padded + SMALLEST_PACKET_BYTES as usize)
-            {
-                let head = packet.plain_words(ring_bytes - TRAILER_BYTES);
-                self.memory.store_packet(self.write, head, only, trailer(self.write));
-                self.take(ring_bytes);
-                return Ok(());
-            }
+        let ([only], true) = (payload, packet.is_plain()) else { return self.put_any(at, packet, payload) };
+        let padded = (only.len() + 7) & !7;
+        let ring_bytes = padded + SMALLEST_PACKET_BYTES as usize;
+        if ring_bytes <= at.room as usize
+            && padded <= (LARGEST_PACKET_BYTES - DESCRIPTOR_BYTES) as usize
+            && let Ok(ring_bytes) = u32::try_from(ring_bytes)
+        {
+            let end = at.behind(ring_bytes, self.ring);
+            self.memory.store_packet(at.write, packet.plain_words(ring_bytes - TRAILER_BYTES), only, trailer(at.write));
+            return Ok(end);
         }
-        self.put_any(packet, payload)
+        // Copies, so that the caller's values need no address on the usual way.
+        self.put_any(at, &{ *packet }, &[*only])
     }
 
     /// [`Writer::put`] for every packet.
     #[inline(never)]
-    fn put_any(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+    fn put_any(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Cursor, WriteError> {
         let bytes = payload.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
-        let frame = self.open(packet, bytes)?;
-        let mut at = self.ring.advance(self.write, frame.header_bytes);
-        self.zero_last_word(&frame);
+        let (at, frame) = self.open(at, packet, bytes)?;
+        let mut offset = self.ring.advance(at.write, frame.header_bytes);
+        self.zero_last_word(at, &frame);
         for part in payload {
-            self.memory.write(at, part);
+            self.memory.write(offset, part);
             // Bounded by the frame, so it fits.
-            at = self.ring.advance(at, u32::try_from(part.len()).unwrap_or(0));
+            offset = self.ring.advance(offset, u32::try_from(part.len()).unwrap_or(0));
         }
-        self.close(packet, &frame);
-        Ok(())
+        Ok(self.close(at, packet, &frame))
     }
 
-    /// Makes sure that a packet with this payload fits.
-    #[inline]
-    fn open(&mut self, packet: &OutgoingPacket<'_>, payload_bytes: usize) -> Result<Frame, WriteError> {
-        let frame = packet.frame(payload_bytes, self.largest_packet_bytes())?;
-        if frame.ring_bytes > self.room {
-            self.refresh()?;
-            if frame.ring_bytes > self.room {
-                return Err(WriteError::Full { needed: frame.ring_bytes, free: self.room + GAP_BYTES });
-            }
+    /// Makes sure that a packet with this payload fits; returns what is known about the room now.
+    fn open(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, bytes: usize) -> Result<(Cursor, Frame), WriteError> {
+        let frame = packet.frame(bytes, self.largest_packet_bytes())?;
+        if frame.ring_bytes <= at.room {
+            return Ok((at, frame));
         }
-        Ok(frame)
+        let at = self.refresh(at)?;
+        if frame.ring_bytes <= at.room {
+            Ok((at, frame))
+        } else {
+            Err(WriteError::Full { needed: frame.ring_bytes, free: at.room + GAP_BYTES })
+        }
     }
 
-    /// Writes what surrounds the payload and takes the packet's bytes.
-    #[inline]
-    fn close(&mut self, packet: &OutgoingPacket<'_>, frame: &Frame) {
-        self.memory.store_words(self.write, frame.descriptor.to_words());
+    /// Writes what surrounds the payload; returns where the next packet begins.
+    fn close(&self, at: Cursor, packet: &OutgoingPacket<'_>, frame: &Frame) -> Cursor {
         let ring = self.ring;
-        packet.write_extra(&self.memory, ring.advance(self.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
-        let at = ring.advance(self.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
-        self.memory.store_words(at, [trailer(self.write)]);
-        self.take(frame.ring_bytes);
-    }
-
-    /// Moves behind a packet that was placed; there was room for it.
-    #[inline]
-    fn take(&mut self, ring_bytes: u32) {
-        self.write = self.ring.advance(self.write, ring_bytes);
-        self.room = self.room.wrapping_sub(ring_bytes);
+        self.memory.store_words(at.write, frame.descriptor.to_words());
+        packet.write_extra(&self.memory, ring.advance(at.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
+        let last = ring.advance(at.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
+        self.memory.store_words(last, [trailer(at.write)]);
+        at.behind(frame.ring_bytes, ring)
     }
 
     /// The last word before the trailer: padding, until the payload overwrites it.
-    #[inline]
-    fn zero_last_word(&self, frame: &Frame) {
+    fn zero_last_word(&self, at: Cursor, frame: &Frame) {
         let before_trailer = frame.ring_bytes.saturating_sub(TRAILER_BYTES);
         if before_trailer > frame.header_bytes {
-            self.memory.store_words(self.ring.advance(self.write, before_trailer - 8), [0]);
+            self.memory.store_words(self.ring.advance(at.write, before_trailer - 8), [0]);
         }
     }
 
-    /// Publishes what was written and returns the signal that is due.
+    /// Publishes what was written up to `end` and returns the signal that is due.
     #[inline(always)]
-    fn publish(&mut self) -> Signal {
-        if self.space_requested || self.write == self.published {
-            return self.publish_rarely();
+    fn publish(&mut self, end: Cursor) -> Signal {
+        if self.space_requested || self.published.write == end.write {
+            return self.publish_rarely(end);
         }
-        let signal = publish_write(&self.memory, self.published, self.write);
-        self.published = self.write;
+        let start = self.published.write;
+        self.published = end;
+        let signal = publish_write(&self.memory, start, end.write);
         if self.owed { self.take_owed_signal() } else { signal }
     }
 
     /// [`Writer::publish`] after a request for space, or with nothing to publish.
     #[cold]
-    fn publish_rarely(&mut self) -> Signal {
-        if self.write != self.published {
-            // Before the write index moves, or the reader could pair the new index with the old request.
-            self.cancel_space_request();
-            return self.publish();
+    fn publish_rarely(&mut self, end: Cursor) -> Signal {
+        if self.published.write == end.write {
+            return self.take_owed_signal();
         }
-        self.take_owed_signal()
+        // Before the write index moves, or the reader could pair the new index with the old request.
+        self.cancel_space_request();
+        self.publish(end)
     }
 
-    /// Publishes within a batch when enough has come together; a signal that is due is kept for the commit.
-    #[inline]
-    fn publish_if_long(&mut self) {
-        if self.unpublished() >= self.publish_bytes {
-            self.owed = self.publish().is_needed();
-        }
+    /// Publishes within a batch and keeps the signal that is due.
+    #[inline(never)]
+    fn publish_early(&mut self, end: Cursor) {
+        self.owed = self.publish(end).is_needed();
     }
 
-    /// Bytes written and not published.
+    /// Bytes written before `at` and not published.
     #[inline]
-    const fn unpublished(&self) -> u32 {
-        self.ring.distance(self.published, self.write)
-    }
-
-    /// Takes back what was not published.
-    #[inline]
-    fn roll_back(&mut self) {
-        if self.write != self.published {
-            self.room += self.unpublished();
-            self.write = self.published;
-        }
+    const fn unpublished(&self, at: Cursor) -> u32 {
+        self.ring.distance(self.published.write, at.write)
     }
 
     /// Loads the read index and checks that the reader only went forward, and not beyond what was published.
-    #[inline]
-    fn refresh(&mut self) -> Result<(), Corrupt> {
+    #[inline(never)]
+    fn refresh(&mut self, at: Cursor) -> Result<Cursor, Corrupt> {
         if let Some(corrupt) = self.corrupt {
             return Err(corrupt);
         }
@@ -296,23 +278,29 @@ impl<M: Memory> Writer<M> {
         if !self.ring.is_index(read) {
             return Err(self.fail(read, self.ring.data_bytes()));
         }
-        let used = self.ring.distance(read, self.write);
+        let used = self.ring.distance(read, at.write);
         let room = self.largest_packet_bytes().saturating_sub(used);
-        if used < self.unpublished() || room < self.room {
-            return Err(self.fail(read, self.write));
+        if used < self.unpublished(at) || room < at.room {
+            return Err(self.fail(read, at.write));
         }
-        self.room = room;
-        Ok(())
+        Ok(Cursor { write: at.write, room })
     }
 
     #[cold]
     fn fail(&mut self, value: u32, limit: u32) -> Corrupt {
         let corrupt = Corrupt { what: What::ReadIndex, value, limit };
         self.corrupt = Some(corrupt);
-        // Nothing can be taken back to a ring whose state is unknown.
-        self.room = 0;
-        self.write = self.published;
+        // Without room every write comes by `refresh`, which remembers.
+        self.published.room = 0;
         corrupt
+    }
+}
+
+impl Cursor {
+    /// Behind a packet for which there is room.
+    #[inline(always)]
+    const fn behind(self, ring_bytes: u32, ring: Geometry) -> Self {
+        Self { write: ring.advance(self.write, ring_bytes), room: self.room.wrapping_sub(ring_bytes) }
     }
 }
 
