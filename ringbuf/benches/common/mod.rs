@@ -1,5 +1,6 @@
 //! What both benches run: rings, yardsticks, and one closure per contestant.
 
+pub(crate) mod pairs;
 pub(crate) mod single;
 
 use core::sync::atomic::AtomicU64;
@@ -22,7 +23,7 @@ pub(crate) struct Ring<M> {
 }
 
 /// A ring that lives as long as the process, with flow control announced as a kernel hands it over.
-pub(crate) fn contiguous(pages: u32) -> Ring<impl Memory> {
+pub(crate) fn contiguous(pages: u32) -> Ring<impl Memory + Send + 'static> {
     let words = |count: usize| -> &'static [AtomicU64] {
         // A page of slack, to begin at a page: allocations don't.
         let all: &'static mut [AtomicU64] = Box::leak((0..count + 512).map(|_| AtomicU64::new(0)).collect());
@@ -35,7 +36,7 @@ pub(crate) fn contiguous(pages: u32) -> Ring<impl Memory> {
 }
 
 /// The same, with its data mapped twice.
-pub(crate) fn mirrored(pages: u32) -> Ring<impl Memory> {
+pub(crate) fn mirrored(pages: u32) -> Ring<impl Memory + Send + 'static> {
     let (writer, reader) = crate::support::mirrored_pair(pages);
     Ring { writer: announce(writer), reader: announce(reader) }
 }

@@ -11,7 +11,7 @@ use crate::common::{Ring, Run};
 /// Messages of a batch.
 pub(crate) const BATCH: u64 = 32;
 
-fn payload(bytes: usize) -> Vec<u8> {
+pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|index| index.to_le_bytes()[0]).collect()
 }
 
@@ -67,25 +67,17 @@ fn sum_bytes(bytes: &[u8]) -> u64 {
     lanes.fold([0; 8], sum).iter().fold(0, |all, lane| all ^ lane)
 }
 
-fn sum_in_place<M: Memory>(payload: Payload<'_, M>) -> u64 {
-    payload.fold_blocks([0; 8], sum).iter().fold(0, |all, lane| all ^ lane)
-}
-
-/// Ours: write one, copy it out, sum the copy.
-pub(crate) fn ours_sum_copy<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
-    let (mut writer, mut reader) = (Writer::new(ring.writer).unwrap(), Reader::new(ring.reader).unwrap());
-    let (source, mut target) = (payload(bytes), vec![0; bytes]);
-    Box::new(move |messages| {
-        for id in 0..messages {
-            let signal = writer.try_write(&OutgoingPacket::in_band(id), &[black_box(&source)]).unwrap();
-            let received = reader.read_into(black_box(&mut target)).unwrap();
-            let _ = black_box((signal, received.signal, sum_bytes(black_box(&target))));
-        }
-    })
-}
-
 /// Ours: write one, sum it where it is.
 pub(crate) fn ours_sum_in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    in_place(ring, bytes, |payload| payload.fold_blocks([0; 8], sum).iter().fold(0, |all, lane| all ^ lane))
+}
+
+/// Ours: write one, read the first 64 bytes (or what there is) where they are, and leave the rest.
+pub(crate) fn ours_peek<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    in_place(ring, bytes, |payload| payload.words().take(8).fold(0, |all, word| all ^ word))
+}
+
+fn in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize, work: impl Fn(&Payload<'_, M>) -> u64 + 'static) -> Run {
     let (mut writer, mut reader) = (Writer::new(ring.writer).unwrap(), Reader::new(ring.reader).unwrap());
     let source = payload(bytes);
     Box::new(move |messages| {
@@ -93,7 +85,32 @@ pub(crate) fn ours_sum_in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize
             let signal = writer.try_write(&OutgoingPacket::in_band(id), &[black_box(&source)]).unwrap();
             let mut batch = reader.batch();
             let packet = batch.next().unwrap().unwrap();
-            let _ = black_box((signal, sum_in_place(packet.payload())));
+            let _ = black_box((signal, work(&packet.payload())));
+        }
+    })
+}
+
+/// Ours: write one, copy it out, read the first 64 bytes of the copy.
+pub(crate) fn ours_peek_copy<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    copied(ring, bytes, |target| {
+        let words = target.as_chunks::<8>().0.iter().take(8);
+        words.fold(0, |all, word| all ^ u64::from_le_bytes(*word))
+    })
+}
+
+/// Ours: write one, copy it out, sum the copy.
+pub(crate) fn ours_sum_copy<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    copied(ring, bytes, sum_bytes)
+}
+
+fn copied<M: Memory + 'static>(ring: Ring<M>, bytes: usize, work: impl Fn(&[u8]) -> u64 + 'static) -> Run {
+    let (mut writer, mut reader) = (Writer::new(ring.writer).unwrap(), Reader::new(ring.reader).unwrap());
+    let (source, mut target) = (payload(bytes), vec![0; bytes]);
+    Box::new(move |messages| {
+        for id in 0..messages {
+            let signal = writer.try_write(&OutgoingPacket::in_band(id), &[black_box(&source)]).unwrap();
+            let received = reader.read_into(black_box(&mut target)).unwrap();
+            let _ = black_box((signal, received.signal, work(black_box(&target))));
         }
     })
 }
@@ -170,6 +187,40 @@ pub(crate) fn rtrb_pop(consumer: &mut rtrb::Consumer<u8>, target: &mut [u8]) -> 
     Ok(length)
 }
 
+/// rtrb: `count` messages in one chunk; there must be room.
+pub(crate) fn rtrb_fill(producer: &mut rtrb::Producer<u8>, source: &[u8], count: usize) {
+    let size = source.len() + 8;
+    let mut chunk = producer.write_chunk_uninit(count * size).unwrap();
+    let (first, second) = chunk.as_mut_slices();
+    for index in 0..count {
+        fill(first, second, index * size, &source.len().to_le_bytes());
+        fill(first, second, index * size + 8, source);
+    }
+    // SAFETY: all bytes of the chunk were written.
+    unsafe { chunk.commit_all() };
+}
+
+/// rtrb: all messages that are there, in one chunk. Returns how many.
+pub(crate) fn rtrb_take(consumer: &mut rtrb::Consumer<u8>, target: &mut [u8]) -> u64 {
+    let there = consumer.slots();
+    if there == 0 {
+        return 0;
+    }
+    let chunk = consumer.read_chunk(there).unwrap();
+    let (first, second) = chunk.as_slices();
+    let (mut at, mut count) = (0, 0);
+    while at < there {
+        let mut length = [0; 8];
+        take(first, second, at, &mut length);
+        let length = usize::from_le_bytes(length);
+        take(first, second, at + 8, &mut target[..length]);
+        at += length + 8;
+        count += 1;
+    }
+    chunk.commit_all();
+    count
+}
+
 /// rtrb: write one, read one.
 pub(crate) fn rtrb_one(pages: u32, bytes: usize) -> Run {
     let (mut producer, mut consumer) = rtrb::RingBuffer::new(pages as usize * 4096);
@@ -182,8 +233,22 @@ pub(crate) fn rtrb_one(pages: u32, bytes: usize) -> Run {
     })
 }
 
-/// rtrb: write 32 or as many as fit, read them.
+/// rtrb: write 32 or as many as fit in one chunk, read them in one.
 pub(crate) fn rtrb_batch(pages: u32, bytes: usize) -> Run {
+    let (mut producer, mut consumer) = rtrb::RingBuffer::new(pages as usize * 4096);
+    let (source, mut target) = (payload(bytes), vec![0; bytes]);
+    let most = (pages as usize * 4096 / (bytes + 8)).min(BATCH as usize);
+    Box::new(move |messages| {
+        let mut left = messages;
+        while left > 0 {
+            rtrb_fill(&mut producer, black_box(&source), most.min(left as usize));
+            left -= rtrb_take(&mut consumer, black_box(&mut target));
+        }
+    })
+}
+
+/// rtrb: write 32 or as many as fit one by one, then read them one by one.
+pub(crate) fn rtrb_batch_of_single(pages: u32, bytes: usize) -> Run {
     let (mut producer, mut consumer) = rtrb::RingBuffer::new(pages as usize * 4096);
     let (source, mut target) = (payload(bytes), vec![0; bytes]);
     Box::new(move |messages| {
