@@ -253,7 +253,7 @@ impl<O> Mapped<O> {
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod vector {
     use core::arch::asm;
-    use core::arch::x86_64::{__cpuid, __cpuid_count, __m128i};
+    use core::arch::x86_64::__m128i;
 
     /// Which copies this machine can do, and does well.
     #[derive(Debug, Clone, Copy)]
@@ -271,13 +271,14 @@ mod vector {
         pub(super) fn this() -> Self {
             const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
             const INTEL: u32 = u32::from_le_bytes(*b"Genu");
-            let basic = __cpuid(0);
-            if basic.eax < 7 || __cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+            let [most, vendor, ..] = cpuid(0);
+            let [_, _, registers, _] = cpuid(1);
+            if most < 7 || registers & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
                 return Self::PLAIN;
             }
-            let features = __cpuid_count(7, 0);
+            let [_, features, _, more_features] = cpuid(7);
             // Processors with fast short strings also use 64-byte registers without slowing down.
-            let (fast_strings, avx512) = (features.edx & 1 << 4 != 0, features.ebx & 1 << 16 != 0);
+            let (fast_strings, avx512) = (more_features & 1 << 4 != 0, features & 1 << 16 != 0);
             let enabled: u32;
             // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
             unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
@@ -286,8 +287,20 @@ mod vector {
                 state if state & 6 == 6 => 32,
                 _ => 16,
             };
-            Self { register_bytes, strings_from: if fast_strings && basic.ebx == INTEL { 8192 } else { usize::MAX } }
+            Self { register_bytes, strings_from: if fast_strings && vendor == INTEL { 8192 } else { usize::MAX } }
         }
+    }
+
+    /// The registers eax, ebx, ecx and edx of this leaf, first subleaf. (The one in `core` changed its safety.)
+    fn cpuid(leaf: u32) -> [u32; 4] {
+        let (a, b, c, d): (u32, u64, u32, u32);
+        // SAFETY: every x86-64 processor has cpuid, which only writes these registers; rbx, which the compiler keeps
+        // for itself, is put back.
+        unsafe {
+            asm!("mov {b}, rbx", "cpuid", "xchg {b}, rbx", b = out(reg) b, inout("eax") leaf => a,
+                inout("ecx") 0 => c, out("edx") d, options(nomem, nostack, preserves_flags));
+        }
+        [a, u32::try_from(b).unwrap_or(0), c, d]
     }
 
     /// # Safety

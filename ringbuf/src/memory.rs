@@ -50,12 +50,6 @@ pub trait Memory {
     fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
         store_packet_in_parts(self, offset, head, payload, trailer);
     }
-
-    /// Asks for the cache line at `offset` for writing. A hint, nothing by default.
-    #[inline]
-    fn prefetch_for_write(&self, offset: u32) {
-        let _ = offset;
-    }
 }
 
 /// [`Memory::store_packet`] for memory that has nothing better, and for packets that wrap.
@@ -161,10 +155,5 @@ impl<M: Memory> Memory for &M {
     #[inline]
     fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
         (**self).store_packet(offset, head, payload, trailer);
-    }
-
-    #[inline]
-    fn prefetch_for_write(&self, offset: u32) {
-        (**self).prefetch_for_write(offset);
     }
 }

@@ -29,7 +29,7 @@ proptest! {
 
     #[test]
     fn mirrored_memory_agrees_with_the_model(pages in 1_u32..6, script in vec(any::<u8>(), 0..2400)) {
-        let memory = support::mirrored(pages);
+        let memory = support::mirrored_pair(pages).0;
         prop_assert!(memory.is_mirrored());
         model::round_trip(&memory, &script);
     }
@@ -39,7 +39,7 @@ proptest! {
     fn memories_answer_alike(offset in 0_u32..9000, length in 0_usize..9000, seed in any::<u8>()) {
         let (control, data) = (words(512), words(512));
         let contiguous = Mapped::in_memory(&control, &data).unwrap();
-        let mirrored = support::mirrored(1);
+        let mirrored = support::mirrored_pair(1).0;
         let plain = PlainMemory::new(4096);
         let source: Vec<u8> = (0..length).map(|index| seed.wrapping_add((index % 253).to_le_bytes()[0])).collect();
         let outcome = |memory: &dyn Fn(&[u8], &mut [u8]) -> u64| {

@@ -1,7 +1,9 @@
 //! What both benches run: rings, yardsticks, and one closure per contestant.
 
+pub(crate) mod cliff;
 pub(crate) mod pairs;
 pub(crate) mod single;
+mod unfenced;
 
 use core::sync::atomic::AtomicU64;
 
@@ -39,6 +41,12 @@ pub(crate) fn contiguous(pages: u32) -> Ring<impl Memory + Send + 'static> {
 pub(crate) fn mirrored(pages: u32) -> Ring<impl Memory + Send + 'static> {
     let (writer, reader) = crate::support::mirrored_pair(pages);
     Ring { writer: announce(writer), reader: announce(reader) }
+}
+
+/// The same as [`contiguous`], without the full fences: what the fence of the contract costs, and nothing to use.
+pub(crate) fn unfenced(pages: u32) -> Ring<impl Memory + Send + 'static> {
+    let Ring { writer, reader } = contiguous(pages);
+    Ring { writer: unfenced::Unfenced(writer), reader: unfenced::Unfenced(reader) }
 }
 
 fn announce<M: Memory>(memory: M) -> M {

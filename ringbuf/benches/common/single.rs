@@ -10,6 +10,7 @@ use crate::common::{Ring, Run};
 
 /// Messages of a batch.
 pub(crate) const BATCH: u64 = 32;
+const BATCH_LENGTH: usize = 32;
 
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|index| index.to_le_bytes()[0]).collect()
@@ -133,18 +134,26 @@ pub(crate) fn memcpy_one(pages: u32, bytes: usize) -> Run {
     })
 }
 
-/// Copies one slice over the two parts of a chunk.
+/// Copies one slice over the two parts of a chunk, at `offset`; the chunk is long enough.
 #[inline]
 fn fill(first: &mut [MaybeUninit<u8>], second: &mut [MaybeUninit<u8>], offset: usize, source: &[u8]) {
     let head = first.len().saturating_sub(offset).min(source.len());
     let (one, two) = source.split_at(head);
     if !one.is_empty() {
-        first[offset..offset + head].write_copy_of_slice(one);
+        put(&mut first[offset..offset + head], one);
     }
     if !two.is_empty() {
         let start = (offset + head) - first.len();
-        second[start..start + two.len()].write_copy_of_slice(two);
+        put(&mut second[start..start + two.len()], two);
     }
+}
+
+/// `write_copy_of_slice`, for compilers that don't have it.
+#[inline]
+fn put(target: &mut [MaybeUninit<u8>], source: &[u8]) {
+    assert_eq!(target.len(), source.len());
+    // SAFETY: both are `source.len()` long, and apart since one is borrowed mutably.
+    unsafe { core::ptr::copy_nonoverlapping(source.as_ptr(), target.as_mut_ptr().cast(), source.len()) };
 }
 
 #[inline]
@@ -178,7 +187,6 @@ pub(crate) fn rtrb_pop(consumer: &mut rtrb::Consumer<u8>, target: &mut [u8]) -> 
     let (first, second) = chunk.as_slices();
     let mut length = [0; 8];
     take(first, second, 0, &mut length);
-    drop(chunk);
     let length = usize::from_le_bytes(length);
     let chunk = consumer.read_chunk(length + 8)?;
     let (first, second) = chunk.as_slices();
@@ -237,11 +245,11 @@ pub(crate) fn rtrb_one(pages: u32, bytes: usize) -> Run {
 pub(crate) fn rtrb_batch(pages: u32, bytes: usize) -> Run {
     let (mut producer, mut consumer) = rtrb::RingBuffer::new(pages as usize * 4096);
     let (source, mut target) = (payload(bytes), vec![0; bytes]);
-    let most = (pages as usize * 4096 / (bytes + 8)).min(BATCH as usize);
+    let most = (pages as usize * 4096 / (bytes + 8)).min(BATCH_LENGTH);
     Box::new(move |messages| {
         let mut left = messages;
         while left > 0 {
-            rtrb_fill(&mut producer, black_box(&source), most.min(left as usize));
+            rtrb_fill(&mut producer, black_box(&source), most.min(usize::try_from(left).unwrap()));
             left -= rtrb_take(&mut consumer, black_box(&mut target));
         }
     })

@@ -29,12 +29,7 @@ impl Drop for Mapping {
     }
 }
 
-/// A mirrored ring with `pages` system pages of data.
-pub(crate) fn mirrored(pages: u32) -> Mapped<Mapping> {
-    mirrored_pair(pages).0
-}
-
-/// Two handles to one such ring, each with its own mapping of the same pages.
+/// Two handles to one mirrored ring with `pages` system pages of data, each with its own mapping of them.
 pub(crate) fn mirrored_pair(pages: u32) -> (Mapped<Mapping>, Mapped<Mapping>) {
     let bytes = page_size() as u64 * (u64::from(pages) + 1);
     let file = memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
@@ -50,7 +45,8 @@ fn map_ring(file: &OwnedFd, pages: u32) -> Mapped<Mapping> {
     let base =
         unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) }.unwrap().cast::<u8>();
     let map = |at: usize, length: usize, offset: usize| {
-        let (read_write, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+        let (read_write, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE);
         // SAFETY: replaces a part of the range that was reserved above, which nobody uses yet.
         unsafe { mmap(base.wrapping_add(at).cast(), length, read_write, flags, file, offset as u64) }.unwrap();
     };
