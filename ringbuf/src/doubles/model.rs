@@ -298,6 +298,9 @@ impl<M: Memory> Model<'_, '_, M> {
             self.note_release(old_read);
             assert_eq!(self.memory.load(ControlField::InterruptMask), 0, "unmasked");
             assert_eq!(again, self.owed || !self.queue.is_empty(), "whether to sleep");
+            let unread: u32 = self.queue.iter().map(|sent| sent.ring_bytes).sum();
+            let left = self.distance(self.memory.load(ControlField::ReadIndex), self.write);
+            assert_eq!(left, unread, "a reader that unmasks has given back all it read");
         }
     }
 }
