@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::agent::Agent;
 use super::fetch::Software;
 use super::guest::{Guest, Parts, tail};
 use super::line::{Gone, Line};
@@ -108,7 +109,7 @@ impl Nursery {
         let patience = Duration::from_secs(10);
         let connect = |port: &str| Line::connect(&sockets.path().join(port), patience);
         let (agent, qmp) = match (connect("agent"), connect("qmp")) {
-            (Ok(agent), Ok(qmp)) => (agent, Qmp::new(qmp)),
+            (Ok(agent), Ok(qmp)) => (Agent::new(agent, 1), Qmp::new(qmp)),
             (Err(error), _) | (_, Err(error)) if error.is::<Interrupted>() => return Err(error),
             _ => bail!(BootFailed { why: "QEMU did not start".to_owned(), logs }),
         };
@@ -125,7 +126,7 @@ impl Nursery {
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
         drop(task);
-        fs::remove_file(guest.sockets.path().join("initrd")).context("remove the initial file system")?;
+        fs::remove_file(guest.logs.join("initrd")).context("remove the initial file system")?;
         self.progress.say(format!(
             "{name}: Linux {} is up after {:.0} s, {how}",
             guest.hello.release,
@@ -139,7 +140,7 @@ impl Nursery {
             Ok(self.software.file(&format!("boot/vmlinuz-{}", self.software.release(kernel)?)))
         };
         let (inner, vmlinuz) = (image::inner(&self.software, kernel, &self.programs)?, image_of(kernel)?);
-        let initrd = sockets.join("initrd");
+        let initrd = logs.join("initrd");
         if self.acceleration() == Acceleration::Kvm {
             fs::write(&initrd, inner).context("write the initial file system")?;
             return Ok(machine::direct(&self.software, &vmlinuz, &initrd, sockets, logs));

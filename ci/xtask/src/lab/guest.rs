@@ -1,31 +1,15 @@
 //! A booted guest as scenarios see it: programs run in it, its files, its kernel's log, and its QEMU's monitor.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
 
-use super::line::Line;
+use super::agent::Agent;
 use super::machine::Acceleration;
 use super::qmp::Qmp;
-use super::wire::{self, Call, Chunk, Fault, Finished, Hello, KernelLog, Reply, Request, Started};
+use super::wire::{Call, Chunk, Finished, Hello, KernelLog, Started};
 use crate::process::Guarded;
-
-/// What the serial lines and a slow guest may add to the time that a request itself takes.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The guest's operating system refused something; `errno` tells what kind of refusal.
-#[derive(Debug, Clone)]
-pub(crate) struct Refused(pub(crate) Fault);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "in the guest: {}", self.0.message)
-    }
-}
-
-impl std::error::Error for Refused {}
 
 /// A booted guest; dropping it ends it.
 #[derive(Debug)]
@@ -38,9 +22,7 @@ pub(crate) struct Guest {
     pub(crate) acceleration: Acceleration,
     /// Who the agent said it is.
     pub(crate) hello: Hello,
-    agent: Line,
-    next_request: u64,
-    resent: u64,
+    agent: Agent,
     jobs: Vec<u64>,
     /// Folder of this boot's logs.
     pub(crate) logs: PathBuf,
@@ -55,9 +37,8 @@ impl Guest {
     /// There is no greeting within `timeout`, or the guest ended before.
     pub(crate) fn greet(parts: Parts, timeout: Duration) -> Result<Self> {
         let Parts { qemu, qmp, mut agent, acceleration, logs, sockets } = parts;
-        let hello = await_hello(&mut agent, Instant::now() + timeout)?;
-        let mut guest =
-            Self { qemu, qmp, acceleration, hello, agent, next_request: 0, resent: 0, jobs: Vec::new(), logs, sockets };
+        let hello = agent.greet(timeout)?;
+        let mut guest = Self { qemu, qmp, acceleration, hello, agent, jobs: Vec::new(), logs, sockets };
         guest.qmp.negotiate().context("set up QMP")?;
         Ok(guest)
     }
@@ -68,7 +49,7 @@ impl Guest {
     /// It cannot be started, or the guest is gone.
     pub(crate) fn run(&mut self, argv: &[&str], timeout: Duration) -> Result<Finished> {
         let call = Call::Run { argv: owned(argv), env: Vec::new(), timeout_ms: millis(timeout) };
-        self.call(call, timeout).with_context(|| format!("run {argv:?}"))
+        self.agent.call(call, timeout).with_context(|| format!("run {argv:?}"))
     }
 
     /// Runs a line of shell and returns its output without the last newline.
@@ -89,7 +70,7 @@ impl Guest {
     /// It cannot be started, or the guest is gone.
     pub(crate) fn spawn(&mut self, argv: &[&str]) -> Result<Job> {
         let call = Call::Spawn { argv: owned(argv), env: Vec::new() };
-        let started: Started = self.call(call, Duration::ZERO).with_context(|| format!("start {argv:?}"))?;
+        let started: Started = self.agent.call(call, Duration::ZERO).with_context(|| format!("start {argv:?}"))?;
         self.jobs.push(started.job);
         Ok(Job { started, name: argv.join(" "), read: 0, pending: String::new() })
     }
@@ -100,9 +81,9 @@ impl Guest {
     /// One does not end, or the guest is gone.
     pub(crate) fn end_jobs(&mut self) -> Result<()> {
         for job in std::mem::take(&mut self.jobs) {
-            self.call::<()>(Call::Kill { job, signal: 9 }, Duration::ZERO)?;
+            self.agent.call::<()>(Call::Kill { job, signal: 9 }, Duration::ZERO)?;
             let patience = Duration::from_secs(10);
-            let finished: Finished = self.call(Call::Wait { job, timeout_ms: millis(patience) }, patience)?;
+            let finished: Finished = self.agent.call(Call::Wait { job, timeout_ms: millis(patience) }, patience)?;
             if finished.timed_out {
                 bail!("a background program in the guest does not end");
             }
@@ -110,9 +91,9 @@ impl Guest {
         Ok(())
     }
 
-    /// Lets go of the serial lines, so that others can talk over them; the guest goes on as long as the three live.
-    pub(crate) fn into_kept(self) -> (Guarded, tempfile::TempDir, PathBuf) {
-        (self.qemu, self.sockets, self.logs)
+    /// Lets go of the monitor, so that others can talk to it; the guest goes on as long as the parts live.
+    pub(crate) fn into_kept(self) -> (Guarded, Agent, tempfile::TempDir, PathBuf) {
+        (self.qemu, self.agent, self.sockets, self.logs)
     }
 
     /// Reads a file from `offset` on, at most one reply's worth.
@@ -120,7 +101,7 @@ impl Guest {
     /// # Errors
     /// [`Refused`], or the guest is gone.
     pub(crate) fn read_at(&mut self, path: &str, offset: u64) -> Result<Chunk> {
-        self.call(Call::Read { path: path.to_owned(), offset }, Duration::ZERO)
+        self.agent.call(Call::Read { path: path.to_owned(), offset }, Duration::ZERO)
     }
 
     /// Writes an existing file, such as one in sysfs, with one `write`.
@@ -128,7 +109,7 @@ impl Guest {
     /// # Errors
     /// [`Refused`] with the kernel's error number, or the guest is gone.
     pub(crate) fn write(&mut self, path: &str, text: &str) -> Result<()> {
-        self.call(Call::Write { path: path.to_owned(), text: text.to_owned(), create: false }, Duration::ZERO)
+        self.agent.call(Call::Write { path: path.to_owned(), text: text.to_owned(), create: false }, Duration::ZERO)
     }
 
     /// The kernel's log from record `since` on, and the number of the record after it.
@@ -138,7 +119,7 @@ impl Guest {
     pub(crate) fn kernel_log(&mut self, since: u64) -> Result<(Vec<String>, u64)> {
         let (mut lines, mut next) = (Vec::new(), since);
         loop {
-            let part: KernelLog = self.call(Call::KernelLog { since: next }, Duration::ZERO)?;
+            let part: KernelLog = self.agent.call(Call::KernelLog { since: next }, Duration::ZERO)?;
             lines.extend(part.lines);
             next = part.next;
             if !part.more {
@@ -152,7 +133,7 @@ impl Guest {
     /// # Errors
     /// The guest is gone.
     pub(crate) fn kernel_log_mark(&mut self) -> Result<u64> {
-        let hello: Hello = self.call(Call::Hello, Duration::ZERO)?;
+        let hello: Hello = self.agent.call(Call::Hello, Duration::ZERO)?;
         Ok(hello.kernel_log_next)
     }
 
@@ -161,13 +142,13 @@ impl Guest {
     /// # Errors
     /// The guest is gone.
     pub(crate) fn echo(&mut self, text: &str) -> Result<String> {
-        let chunk: Chunk = self.call(Call::Echo { text: text.to_owned() }, Duration::ZERO)?;
+        let chunk: Chunk = self.agent.call(Call::Echo { text: text.to_owned() }, Duration::ZERO)?;
         Ok(chunk.text)
     }
 
     /// How many requests had to be sent again because a line lost bytes.
     pub(crate) fn resent(&self) -> u64 {
-        self.resent
+        self.agent.resent()
     }
 
     /// Powers the guest off and waits until its QEMU has ended; false if it had to be killed.
@@ -175,32 +156,9 @@ impl Guest {
     /// # Errors
     /// This process was interrupted.
     pub(crate) fn power_off(&mut self) -> Result<bool> {
-        self.next_request += 1;
-        let request = wire::encode(&Request { id: self.next_request, call: Call::PowerOff })?;
-        let ended = self.agent.send(&request).is_ok() && self.qemu.wait(Duration::from_secs(30))?.is_some();
+        let ended = self.agent.power_off().is_ok() && self.qemu.wait(Duration::from_secs(30))?.is_some();
         self.qemu.kill();
         Ok(ended)
-    }
-
-    fn call<T: DeserializeOwned>(&mut self, call: Call, takes: Duration) -> Result<T> {
-        self.next_request += 1;
-        let id = self.next_request;
-        let request = wire::encode(&Request { id, call })?;
-        for _ in 0..3 {
-            self.agent.send(&request)?;
-            let deadline = Instant::now() + takes + PATIENCE;
-            while let Some(line) = self.agent.receive(deadline)? {
-                let Some(reply) = wire::decode::<Reply>(&line) else { break };
-                match reply.result {
-                    Err(fault) if fault.garbled => break,
-                    _ if reply.id != id => {}
-                    Ok(value) => return serde_json::from_value(value).context("odd reply of the agent"),
-                    Err(fault) => bail!(Refused(fault)),
-                }
-            }
-            self.resent += 1;
-        }
-        bail!("the guest's agent does not answer")
     }
 }
 
@@ -211,8 +169,8 @@ pub(crate) struct Parts {
     pub(crate) qemu: Guarded,
     /// Monitor of the guest's QEMU, not set up yet.
     pub(crate) qmp: Qmp,
-    /// The agent's serial port.
-    pub(crate) agent: Line,
+    /// The agent, which has not greeted yet.
+    pub(crate) agent: Agent,
     /// How it runs.
     pub(crate) acceleration: Acceleration,
     /// Folder of the logs.
@@ -261,7 +219,7 @@ impl Job {
     /// # Errors
     /// The guest is gone.
     pub(crate) fn kill(&self, guest: &mut Guest, signal: i32) -> Result<()> {
-        guest.call(Call::Kill { job: self.started.job, signal }, Duration::ZERO)
+        guest.agent.call(Call::Kill { job: self.started.job, signal }, Duration::ZERO)
     }
 
     /// Waits for its end.
@@ -281,7 +239,7 @@ impl Job {
     /// # Errors
     /// The guest is gone.
     pub(crate) fn poll(&self, guest: &mut Guest, timeout: Duration) -> Result<Finished> {
-        guest.call(Call::Wait { job: self.started.job, timeout_ms: millis(timeout) }, timeout)
+        guest.agent.call(Call::Wait { job: self.started.job, timeout_ms: millis(timeout) }, timeout)
     }
 }
 
@@ -303,40 +261,6 @@ pub(crate) fn tail(text: &str, limit: usize) -> &str {
     let start = text.len().saturating_sub(limit);
     let start = (start..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     text.get(start..).unwrap_or(text)
-}
-
-fn await_hello(agent: &mut Line, deadline: Instant) -> Result<Hello> {
-    while let Some(line) = agent.receive(deadline)? {
-        if let Some(Reply { result: Ok(value), .. }) = wire::decode::<Reply>(&line)
-            && let Ok(hello) = serde_json::from_value(value)
-        {
-            return Ok(hello);
-        }
-        agent.send(&wire::encode(&Request { id: 0, call: Call::Hello })?)?;
-    }
-    bail!("no word from the guest's agent")
-}
-
-/// Runs one command in a guest that another process keeps; returns how it ended.
-///
-/// # Errors
-/// The guest does not answer or the command cannot be started.
-pub(crate) fn run_once(socket: &Path, argv: &[&str], timeout: Duration) -> Result<Finished> {
-    let mut agent = Line::connect(socket, Duration::from_secs(2)).context("is the guest still kept?")?;
-    let id = u64::from(std::process::id()) << 32;
-    let call = Call::Run { argv: owned(argv), env: Vec::new(), timeout_ms: millis(timeout) };
-    agent.send(&wire::encode(&Request { id, call })?)?;
-    let deadline = Instant::now() + timeout + PATIENCE;
-    while let Some(line) = agent.receive(deadline)? {
-        match wire::decode::<Reply>(&line) {
-            Some(reply) if reply.id == id => match reply.result {
-                Ok(value) => return Ok(serde_json::from_value(value)?),
-                Err(fault) => bail!(Refused(fault)),
-            },
-            _ => {}
-        }
-    }
-    bail!("the guest's agent does not answer")
 }
 
 fn owned(argv: &[&str]) -> Vec<String> {

@@ -1,8 +1,11 @@
-//! Lines over a Unix socket that stands for one of the guest's serial ports, each read with a deadline.
+//! Lines over a Unix socket that stands for one of the guest's ports, each read with a deadline. A thread drains the
+//! socket all the time: a serial port fills it a byte a packet, and 280 unread bytes are enough to stall the guest.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,11 +24,11 @@ impl std::fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// A serial port of the guest.
+/// A port of the guest; dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Line {
     stream: UnixStream,
-    pending: Vec<u8>,
+    lines: Receiver<Vec<u8>>,
 }
 
 impl Line {
@@ -38,17 +41,29 @@ impl Line {
         loop {
             check_interrupt()?;
             match UnixStream::connect(path) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
-                    stream.set_write_timeout(Some(Duration::from_secs(30)))?;
-                    return Ok(Self { stream, pending: Vec::new() });
-                }
+                Ok(stream) => return Self::start(stream),
                 Err(error) if Instant::now() >= deadline => {
                     return Err(error).with_context(|| format!("connect to {}", path.display()));
                 }
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    fn start(stream: UnixStream) -> Result<Self> {
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        let mut input = BufReader::new(stream.try_clone()?);
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            loop {
+                let mut line = Vec::new();
+                let whole = input.read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n');
+                if !whole || sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { stream, lines })
     }
 
     /// Writes bytes, newline included.
@@ -58,7 +73,7 @@ impl Line {
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         match self.stream.write_all(bytes) {
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => bail!(Gone),
-            result => result.context("write to a serial port of the guest"),
+            result => result.context("write to a port of the guest"),
         }
     }
 
@@ -68,24 +83,52 @@ impl Line {
     /// [`Gone`], or this process was interrupted.
     pub(crate) fn receive(&mut self, deadline: Instant) -> Result<Option<Vec<u8>>> {
         loop {
-            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.pending.drain(..=end).collect();
-                line.pop();
-                return Ok(Some(line));
-            }
             check_interrupt()?;
-            let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer) {
-                Ok(0) => bail!(Gone),
-                Ok(length) => self.pending.extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => bail!(Gone),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    if Instant::now() >= deadline {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => return Err(error).context("read from a serial port of the guest"),
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left.min(Duration::from_millis(100))) {
+                Ok(line) => return Ok(Some(line)),
+                Err(RecvTimeoutError::Disconnected) => bail!(Gone),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Gone, Line};
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn lines_come_whole_and_the_end_is_told() {
+        let (mut guest, host) = UnixStream::pair().unwrap();
+        let mut line = Line::start(host).unwrap();
+        assert!(line.receive(Instant::now()).unwrap().is_none());
+        let soon = || Instant::now() + Duration::from_secs(10);
+        guest.write_all(b"one\ntw").unwrap();
+        assert_eq!(line.receive(soon()).unwrap().unwrap(), b"one");
+        guest.write_all(b"o\nrest").unwrap();
+        assert_eq!(line.receive(soon()).unwrap().unwrap(), b"two");
+        drop(guest);
+        assert!(line.receive(soon()).unwrap_err().is::<Gone>());
+    }
+
+    #[test]
+    fn a_port_that_sends_byte_by_byte_is_never_stalled() {
+        let (mut guest, host) = UnixStream::pair().unwrap();
+        guest.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        let _line = Line::start(host).unwrap();
+        for _ in 0..4096 {
+            guest.write_all(b"x").unwrap();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The guest lab: an unmodified distribution kernel on a VMBus host that nobody here wrote.
 //! fetch -> programs -> image -> machine -> boot -> guest -> scenario -> runner -> report, a file or folder each.
 
+mod agent;
 mod boot;
 mod cpio;
 mod fetch;

@@ -1,5 +1,5 @@
-//! apt with a configuration, state and cache of its own: it resolves, downloads and checks hashes and signatures,
-//! and knows nothing of what is installed on this machine. Nothing here needs or uses the superuser.
+//! apt with a configuration, state and cache of its own: it resolves, downloads, checks signatures and hashes, and
+//! knows nothing of what is installed on this machine. Nothing here needs or uses the superuser.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,6 +29,8 @@ pub(crate) struct Planned {
     pub(crate) file: String,
     /// Size in bytes.
     pub(crate) bytes: u64,
+    /// Its SHA-256 according to the signed lists, in hexadecimal.
+    sha256: String,
 }
 
 impl Apt {
@@ -92,18 +94,22 @@ impl Apt {
         planned(&String::from_utf8_lossy(&plan))?.pop().with_context(|| format!("no file for {wanted}"))
     }
 
-    /// Fetches what of `files` is not in the archives yet; apt checks each against the signed lists.
+    /// Fetches what of `files` is not in the archives yet, or is not as the signed lists say.
     ///
     /// # Errors
     /// A download fails or a hash is wrong.
     pub(crate) fn download(&self, files: &BTreeSet<Planned>, progress: &Progress) -> Result<()> {
         let archives = self.archives();
-        let missing: Vec<&Planned> = files.iter().filter(|file| !archives.join(&file.file).exists()).collect();
+        let missing = self.missing(files)?;
         if missing.is_empty() {
             return Ok(());
         }
-        let total = missing.iter().map(|file| file.bytes).sum();
-        let bar = progress.bytes(format!("fetching {} packages", missing.len()), total);
+        // apt takes a file of the right size for the right file, so what is wrong has to go.
+        for file in missing.iter().map(|file| archives.join(&file.file)).filter(|path| path.exists()) {
+            fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        }
+        let bar =
+            progress.bytes(format!("fetching {} packages", missing.len()), missing.iter().map(|file| file.bytes).sum());
         let mut command = self.command("apt-get");
         command.current_dir(&archives).arg("download");
         for file in &missing {
@@ -121,10 +127,22 @@ impl Apt {
         if !status.success() {
             bail!("fetching packages failed: {}", fs::read_to_string(&log).unwrap_or_default().trim());
         }
-        match missing.iter().find(|file| present(&archives, &file.file) != file.bytes) {
-            Some(file) => bail!("{} was not fetched whole", file.file),
+        match self.missing(files)?.first() {
+            Some(file) => bail!("{} is not what the archive's signed list says", file.file),
             None => Ok(()),
         }
+    }
+
+    /// Those of `files` that are not in the archives with the right content.
+    fn missing<'a>(&self, files: &'a BTreeSet<Planned>) -> Result<Vec<&'a Planned>> {
+        let archives = self.archives();
+        let mut command = Command::new("sha256sum");
+        command.current_dir(&archives).args(["--binary", "--"]);
+        command.args(files.iter().map(|file| &file.file).filter(|file| archives.join(file).exists()));
+        let sums = if command.get_args().count() > 2 { process::output(&command)? } else { Vec::new() };
+        let sums = String::from_utf8_lossy(&sums);
+        let good: BTreeSet<(&str, &str)> = sums.lines().filter_map(|line| line.split_once(" *")).collect();
+        Ok(files.iter().filter(|file| !good.contains(&(file.sha256.as_str(), file.file.as_str()))).collect())
     }
 
     /// Folder of the package files.
@@ -187,6 +205,7 @@ fn configuration(folder: &Path, machine: &str) -> String {
          APT::Architectures {{ \"amd64\"; }};\n\
          APT::Install-Recommends \"false\";\n\
          APT::Sandbox::User \"\";\n\
+         Acquire::ForceHash \"SHA256\";\n\
          Acquire::Languages \"none\";\n"
     )
 }
@@ -194,14 +213,14 @@ fn configuration(folder: &Path, machine: &str) -> String {
 /// Files of `--print-uris`: lines of quoted address, file name, size and hash.
 fn planned(plan: &str) -> Result<Vec<Planned>> {
     let lines = plan.lines().filter(|line| line.starts_with('\''));
-    lines
-        .map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let (file, bytes) = (words.next(), words.next().and_then(|bytes| bytes.parse().ok()));
-            let (Some(file), Some(bytes)) = (file, bytes) else { bail!("apt's plan has an odd line: {line}") };
-            Ok(Planned { file: file.to_owned(), bytes })
-        })
-        .collect()
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        let file = words.next()?.to_owned();
+        let bytes = words.next()?.parse().ok()?;
+        let sha256 = words.next()?.strip_prefix("SHA256:")?.to_owned();
+        Some(Planned { file, bytes, sha256 })
+    };
+    lines.map(|line| parse(line).with_context(|| format!("apt's plan has an odd line: {line}"))).collect()
 }
 
 /// Image packages of a series that a kernel metapackage depends on, in each of its versions.
@@ -226,9 +245,10 @@ mod tests {
 
     #[test]
     fn a_plan_names_files_and_sizes() {
-        let plan = "Reading...\n'http://mirror.example/a.deb' q_1%3a10.0-2_amd64.deb 123 SHA256:00\n";
+        let plan = "Reading...\n'http://mirror.example/a.deb' q_1%3a10.0-2_amd64.deb 123 SHA256:00ff\n";
         let files = planned(plan).unwrap();
-        assert_eq!(files, [Planned { file: "q_1%3a10.0-2_amd64.deb".to_owned(), bytes: 123 }]);
+        let expected = ("q_1%3a10.0-2_amd64.deb".to_owned(), 123, "00ff".to_owned());
+        assert_eq!(files, [Planned { file: expected.0, bytes: expected.1, sha256: expected.2 }]);
         assert_eq!(files[0].package_and_version().unwrap(), "q=1:10.0-2");
     }
 

@@ -66,7 +66,20 @@ impl Software {
         }
         let software = Self { root: unpack(folder, &apt.archives(), &files, progress)?, versions, releases };
         fs::write(&stamp, serde_json::to_vec_pretty(&software)?).context("write the list of software")?;
+        software.remove_others(folder)?;
         Ok(software)
+    }
+
+    /// Removes what earlier sets of packages were unpacked to.
+    fn remove_others(&self, folder: &Path) -> Result<()> {
+        for entry in fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("root-") && path != self.root {
+                fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Kernel release of a series.

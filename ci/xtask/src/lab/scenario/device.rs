@@ -1,6 +1,8 @@
 //! The one device QEMU's bus has, looked at through sysfs and not through the code under test.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
 
 use super::super::guest::Guest;
 
@@ -36,8 +38,35 @@ pub(super) fn expect_driver(guest: &mut Guest, instance: &str, expected: &str) -
     Ok(())
 }
 
-/// A field of /proc/meminfo, in KiB.
-pub(super) fn meminfo(guest: &mut Guest, field: &str) -> Result<u64> {
-    let text = guest.shell(&format!("awk '$1 == \"{field}:\" {{ print $2 }}' /proc/meminfo"))?;
-    Ok(text.parse()?)
+/// Where the guest's memory is, in KiB: the fields of /proc/meminfo, and `Free`, which is `MemFree` and what processors
+/// keep on free lists of their own. Since Linux 6.7 these lists grow to tens of MiB, and `MemFree` leaves them out.
+#[derive(Debug, Clone)]
+pub(super) struct Memory(BTreeMap<String, u64>);
+
+impl Memory {
+    /// Reads /proc/meminfo and /proc/zoneinfo.
+    pub(super) fn read(guest: &mut Guest) -> Result<Self> {
+        const PROGRAM: &str = "/^MemFree:/ { free += $2 } FILENAME ~ /zone/ && $1 == \"count:\" { free += 4 * $2 }
+            FILENAME ~ /mem/ { print } END { print \"Free: \" free \" kB\" }";
+        let text = guest.shell(&format!("awk '{PROGRAM}' /proc/meminfo /proc/zoneinfo"))?;
+        let fields = text.lines().filter_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            Some((name.to_owned(), value.trim().trim_end_matches(" kB").parse().ok()?))
+        });
+        Ok(Self(fields.collect()))
+    }
+
+    /// One field, in KiB.
+    pub(super) fn kib(&self, field: &str) -> Result<u64> {
+        self.0.get(field).copied().with_context(|| format!("no {field} in the guest's /proc/meminfo"))
+    }
+
+    /// The fields that changed by a MiB or more since `before`, for a message.
+    pub(super) fn changes(&self, before: &Self) -> String {
+        let changed = self.0.iter().filter_map(|(name, now)| {
+            let was = before.0.get(name)?;
+            (now.abs_diff(*was) >= 1024).then(|| format!("{name} {was} -> {now}"))
+        });
+        changed.collect::<Vec<_>>().join(", ")
+    }
 }

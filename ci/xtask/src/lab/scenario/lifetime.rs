@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::device::{KERNEL_DRIVER, UIO_DRIVER, expect_driver, instance, meminfo};
+use super::device::{KERNEL_DRIVER, Memory, UIO_DRIVER, expect_driver, instance};
 use super::{Driver, Scene};
 use crate::lab::guest::describe;
 
@@ -64,11 +64,12 @@ pub(super) fn reopen(scene: &mut Scene<'_>) -> Result<()> {
         Ok(())
     };
     reopen(scene, "2")?;
-    let before = meminfo(scene.guest, "MemAvailable")?;
+    let before = Memory::read(scene.guest)?;
     reopen(scene, "100")?;
-    let after = meminfo(scene.guest, "MemAvailable")?;
-    scene.say(format!("MemAvailable {before} KiB before, {after} KiB after"));
-    ensure!(before.saturating_sub(after) <= LEAK_KIB, "{} KiB are gone", before - after);
+    let after = Memory::read(scene.guest)?;
+    let gone = before.kib("MemAvailable")?.saturating_sub(after.kib("MemAvailable")?);
+    scene.say(format!("{gone} KiB less are available than before"));
+    ensure!(gone <= LEAK_KIB, "{gone} KiB less are available than before: {}", after.changes(&before));
     let mut driver = Driver::start(scene, &[])?;
     driver.negotiated(scene)?;
     driver.stop(scene)?;
