@@ -43,9 +43,9 @@ fn both_rings_reach_the_host() {
     let _ = writer.try_write(&OutgoingPacket::in_band(1), &[b"to host"]).unwrap();
     let _ = host_writer.try_write(&OutgoingPacket::in_band(2), &[b"to guest"]).unwrap();
     let mut buffer = [0; 8];
-    assert_eq!(host_reader.read_into(&mut buffer).unwrap().packet.unwrap().transaction_id, 1);
+    assert_eq!(host_reader.read_into(&mut buffer).unwrap().packet.unwrap().transaction_id(), 1);
     assert_eq!(&buffer, b"to host\0");
-    assert_eq!(reader.read_into(&mut buffer).unwrap().packet.unwrap().transaction_id, 2);
+    assert_eq!(reader.read_into(&mut buffer).unwrap().packet.unwrap().transaction_id(), 2);
     assert_eq!(&buffer, b"to guest");
 }
 
