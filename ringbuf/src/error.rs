@@ -78,7 +78,7 @@ pub enum ReadError {
     #[error("buffer too small: the payload has {needed} bytes")]
     ShortBuffer {
         /// Bytes of payload.
-        needed: u32,
+        needed: usize,
     },
     /// The ring is corrupt.
     #[error(transparent)]

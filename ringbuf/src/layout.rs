@@ -116,12 +116,6 @@ impl Geometry {
         if next >= self.data_bytes { next.wrapping_sub(self.data_bytes) } else { next }
     }
 
-    /// `index` (below the size) moved back by `bytes` (at most the size).
-    #[inline]
-    pub(crate) const fn retreat(self, index: u32, bytes: u32) -> u32 {
-        if index >= bytes { index.wrapping_sub(bytes) } else { index.wrapping_add(self.data_bytes).wrapping_sub(bytes) }
-    }
-
     /// Bytes from one index to another, going forward. Both are below the size.
     #[inline]
     pub(crate) const fn distance(self, from: u32, to: u32) -> u32 {

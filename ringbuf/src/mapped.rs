@@ -11,12 +11,10 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::LayoutError;
 use crate::layout::{CONTROL_BYTES, ControlField, check_data_bytes};
-use crate::memory::Memory;
-#[cfg(any(not(target_arch = "x86_64"), miri))]
-use portable::{copy, wide};
-#[cfg(all(target_arch = "x86_64", not(miri)))]
-use vector::{copy, wide};
-
+use crate::memory::padded_word;
+mod access;
+#[cfg(any(test, not(target_arch = "x86_64"), miri))]
+mod portable;
 #[cfg(test)]
 mod tests;
 
@@ -32,8 +30,8 @@ pub struct Mapped<O> {
     data_bytes: u32,
     /// Bytes addressable from `data`: the size, or twice the size if mirrored.
     reach: usize,
-    /// Whether copies may use 32-byte registers.
-    wide: bool,
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    machine: vector::Machine,
     owner: O,
 }
 
@@ -114,7 +112,15 @@ impl<O> Mapped<O> {
             return Err(LayoutError::Alignment);
         }
         let reach = copies * data_bytes as usize;
-        Ok(Self { control, data, data_bytes, reach, wide: wide(), owner })
+        Ok(Self {
+            control,
+            data,
+            data_bytes,
+            reach,
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            machine: vector::Machine::this(),
+            owner,
+        })
     }
 
     /// Whether the data is mapped twice.
@@ -129,160 +135,180 @@ impl<O> Mapped<O> {
         &self.owner
     }
 
+    /// One field of the control page.
     #[inline]
     fn field(&self, field: ControlField) -> &AtomicU32 {
         // SAFETY: every field's offset is a multiple of 4 below CONTROL_BYTES, for which `control` is valid and
         // aligned while `owner`, and so `self`, lives. Both sides access the fields as aligned 32-bit words, which
-        // atomics allow; the reference does not leave this file.
+        // atomics allow; the reference does not leave this crate.
         unsafe { AtomicU32::from_ptr(self.control.as_ptr().wrapping_add(field.offset()).cast()) }
     }
 
-    /// The word at `offset`, if it lies inside of the mapping.
-    #[inline]
-    fn word(&self, offset: usize) -> Option<&AtomicU64> {
-        if offset + 8 > self.reach {
-            return None;
-        }
-        // SAFETY: the eight bytes are within `reach`, for which `data` is valid while `self` lives; callers round
-        // `offset` down to a multiple of 8 and `data` is aligned. The other side may write the word at any time, which
-        // an atomic tolerates; the reference does not leave this file.
-        Some(unsafe { AtomicU64::from_ptr(self.data.as_ptr().wrapping_add(offset).cast()) })
+    /// The word at `offset`, which must be a multiple of 8.
+    ///
+    /// # Safety
+    /// `offset + 8` is at most `reach`.
+    #[inline(always)]
+    unsafe fn word(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: the eight bytes are within `reach` (caller), for which `data` is valid while `self` lives, and both
+        // `data` and `offset` are aligned. The other side may write the word at any time, which an atomic tolerates.
+        unsafe { AtomicU64::from_ptr(self.data.as_ptr().wrapping_add(offset).cast()) }
     }
 
-    /// The address of a byte of data, for a copy that checked its offset.
-    #[inline]
-    const fn at(&self, offset: u32) -> *mut u8 {
-        self.data.as_ptr().wrapping_add(offset as usize)
-    }
-
-    /// Splits an access that leaves the mapping: bytes up to the end, if it is an access at all.
+    /// The word at `offset`, rounded down to a multiple of 8 and wrapped.
     #[cold]
-    fn split(&self, offset: u32, bytes: usize) -> Option<usize> {
-        let sound = offset < self.data_bytes && bytes <= self.data_bytes as usize;
-        sound.then(|| (self.data_bytes - offset) as usize)
-    }
-}
-
-impl<O> Memory for Mapped<O> {
-    #[inline]
-    fn data_bytes(&self) -> u32 {
-        self.data_bytes
+    fn wrapped(&self, offset: usize) -> &AtomicU64 {
+        // SAFETY: the remainder is below the size and, as the size is, a multiple of 8.
+        unsafe { self.word((offset & !7) % self.data_bytes as usize) }
     }
 
-    #[inline]
-    fn load(&self, field: ControlField) -> u32 {
-        u32::from_le(self.field(field).load(Ordering::Acquire))
+    /// The words from `offset` (rounded down) on, if they stay within the mapping.
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Option<[&AtomicU64; N]> {
+        let start = offset as usize & !7;
+        // SAFETY: the last word ends at `start + N * 8`, which was compared with `reach`.
+        (start + N * 8 <= self.reach).then(|| core::array::from_fn(|index| unsafe { self.word(start + index * 8) }))
     }
 
-    #[inline]
-    fn store(&self, field: ControlField, value: u32) {
-        self.field(field).store(value.to_le(), Ordering::Release);
-    }
-
-    #[inline]
-    fn store_then_fence(&self, field: ControlField, value: u32) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            // One xchg: store and full fence. An acquiring read-modify-write keeps later loads behind it in the
-            // compiler, a locked instruction does in the processor; cheaper than mov and mfence.
-            self.field(field).swap(value.to_le(), Ordering::SeqCst);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            // A swap would not do here: on aarch64 later loads may pass its store half.
-            self.field(field).store(value.to_le(), Ordering::Release);
-            core::sync::atomic::fence(Ordering::SeqCst);
-        }
-    }
-
-    #[inline]
-    fn load_words<const N: usize>(&self, offset: u32) -> [u64; N] {
-        let mut at = (offset & !7) as usize;
-        let whole = at + N * 8 <= self.reach;
-        let mut words = [0; N];
-        for word in &mut words {
-            if !whole && at >= self.data_bytes as usize {
-                at -= self.data_bytes as usize;
-            }
-            *word = self.word(at).map_or(0, |shared| u64::from_le(shared.load(Ordering::Relaxed)));
-            at += 8;
-        }
-        words
-    }
-
-    #[inline]
-    fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]) {
-        let mut at = (offset & !7) as usize;
-        let whole = at + N * 8 <= self.reach;
-        for word in words {
-            if !whole && at >= self.data_bytes as usize {
-                at -= self.data_bytes as usize;
-            }
-            if let Some(shared) = self.word(at) {
-                shared.store(word.to_le(), Ordering::Relaxed);
-            }
-            at += 8;
-        }
-    }
-
-    #[inline]
-    fn read(&self, offset: u32, destination: &mut [u8]) {
-        let bytes = destination.len();
-        if (offset as usize).saturating_add(bytes) <= self.reach {
+    /// Copies out of the ring, if that stays within the mapping.
+    #[inline(always)]
+    fn copy_out(&self, offset: usize, destination: &mut [u8]) -> bool {
+        let inside = offset.saturating_add(destination.len()) <= self.reach;
+        if inside {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
             // SAFETY: the source is within `reach`, for which `data` is valid; the other side may write it meanwhile,
             // which `copy` tolerates. The destination is ours alone, and apart from shared memory.
-            unsafe { copy(self.at(offset), destination.as_mut_ptr(), bytes, self.wide) }
-        } else if let Some((first, second)) =
-            self.split(offset, bytes).and_then(|head| destination.split_at_mut_checked(head))
-        {
-            // SAFETY: `first` is as long as from `offset` to the end of the data.
-            unsafe { copy(self.at(offset), first.as_mut_ptr(), first.len(), self.wide) };
-            // SAFETY: `second` is no longer than the data (`split` checked the whole), read from its start.
-            unsafe { copy(self.at(0), second.as_mut_ptr(), second.len(), self.wide) };
-        } else {
-            destination.fill(0);
+            unsafe {
+                let from = self.data.as_ptr().wrapping_add(offset);
+                vector::copy(from, destination.as_mut_ptr(), destination.len(), self.machine);
+            }
+            #[cfg(any(not(target_arch = "x86_64"), miri))]
+            // SAFETY: `read` passes multiples of 8 whose words hold bytes of the range that was checked.
+            portable::read(|at| unsafe { self.word(at) }, offset, destination);
         }
+        inside
     }
 
-    #[inline]
-    fn write(&self, offset: u32, source: &[u8]) {
-        let bytes = source.len();
-        if (offset as usize).saturating_add(bytes) <= self.reach {
-            // SAFETY: the destination is within `reach`, for which `data` is valid; the other side may read or write
-            // it meanwhile, which `copy` tolerates. The source is private memory.
-            unsafe { copy(source.as_ptr(), self.at(offset), bytes, self.wide) }
-        } else if let Some((first, second)) = self.split(offset, bytes).and_then(|head| source.split_at_checked(head)) {
-            // SAFETY: `first` is as long as from `offset` to the end of the data.
-            unsafe { copy(first.as_ptr(), self.at(offset), first.len(), self.wide) };
-            // SAFETY: `second` is no longer than the data (`split` checked the whole), written to its start.
-            unsafe { copy(second.as_ptr(), self.at(0), second.len(), self.wide) };
+    /// Copies into the ring, if that stays within the mapping.
+    #[inline(always)]
+    fn copy_in(&self, offset: usize, source: &[u8]) -> bool {
+        let inside = offset.saturating_add(source.len()) <= self.reach;
+        if inside {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: the destination is within `reach`, for which `data` is valid; the other side may access it
+            // meanwhile, which `copy` tolerates. The source is private memory.
+            unsafe {
+                let to = self.data.as_ptr().wrapping_add(offset);
+                vector::copy(source.as_ptr(), to, source.len(), self.machine);
+            }
+            #[cfg(any(not(target_arch = "x86_64"), miri))]
+            // SAFETY: `write` passes multiples of 8 whose words hold bytes of the range that was checked.
+            portable::write(|at| unsafe { self.word(at) }, offset, source);
         }
+        inside
+    }
+
+    /// Stores a packet, if that stays within the mapping: one check for all of it.
+    #[inline(always)]
+    fn packet_in(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) -> bool {
+        let (start, bytes) = (offset as usize & !7, payload.len());
+        // No overflow: a slice has at most isize::MAX bytes, and `start` 32 bits; 64 bits hold the sum on any machine.
+        if start as u64 + ((bytes as u64 + 7) & !7) + 24 > self.reach as u64 {
+            return false;
+        }
+        let padded = (bytes + 7) & !7;
+        let put = |at: usize, word: u64| {
+            // SAFETY: called below with the first, second and last word of the packet, and with the last word of its
+            // payload; the packet ends at `start + padded + 24`, which is within `reach`.
+            unsafe { self.word(start + at) }.store(word.to_le(), Ordering::Relaxed);
+        };
+        let [first, second] = head;
+        put(0, first);
+        put(8, second);
+        let (words, tail) = payload.split_at(bytes & !7);
+        self.copy_in(start + 16, words);
+        if !tail.is_empty() {
+            put(8 + padded, padded_word(tail));
+        }
+        put(16 + padded, trailer);
+        true
+    }
+
+    /// Folds over blocks of 64 bytes, if they stay within the mapping; or gives everything back.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    fn fold<B, F: FnMut(B, [u64; 8]) -> B>(&self, at: u32, blocks: u32, init: B, mut each: F) -> Result<B, (B, F)> {
+        if u64::from(at) + u64::from(blocks) * 64 > self.reach as u64 {
+            return Err((init, each));
+        }
+        let start = self.data.as_ptr().wrapping_add(at as usize);
+        // SAFETY: `blocks` times 64 bytes from `start` are within `reach`, for which `data` is valid while `self`
+        // lives; another writer is tolerated as in `vector::copy`.
+        let load = |block: usize| unsafe { vector::load_block(start.wrapping_add(block * 64)) };
+        Ok((0..blocks as usize).fold(init, |all, block| each(all, load(block))))
     }
 }
 
-/// Copies between shared and private memory that are opaque to the compiler. Vector moves, not `rep movsb`, which is
-/// many times slower when the destination lies a few bytes past the source's page offset; packets do.
+/// Copies between shared and private memory that are opaque to the compiler.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod vector {
     use core::arch::asm;
+    use core::arch::x86_64::__m128i;
 
-    /// Whether 32-byte registers are there and enabled by the operating system.
-    pub(super) fn wide() -> bool {
-        const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
-        if core::arch::x86_64::__cpuid(1).ecx & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
-            return false;
+    /// Which copies this machine can do, and does well.
+    #[derive(Debug, Clone, Copy)]
+    pub(super) struct Machine {
+        /// Bytes of the widest registers that are there and enabled by the operating system: 16, 32 or 64.
+        register_bytes: usize,
+        /// From this length on `rep movsb` is best: it does not read the destination first. Not where it has a cliff:
+        /// on some processors it is 27 times slower if source and destination differ by 8 bytes modulo the page size.
+        strings_from: usize,
+    }
+
+    impl Machine {
+        pub(super) const PLAIN: Self = Self { register_bytes: 16, strings_from: usize::MAX };
+
+        pub(super) fn this() -> Self {
+            const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
+            const INTEL: u32 = u32::from_le_bytes(*b"Genu");
+            let [most, vendor, ..] = cpuid(0);
+            let [_, _, registers, _] = cpuid(1);
+            if most < 7 || registers & OSXSAVE_AND_AVX != OSXSAVE_AND_AVX {
+                return Self::PLAIN;
+            }
+            let [_, features, _, more_features] = cpuid(7);
+            // Processors with fast short strings also use 64-byte registers without slowing down.
+            let (fast_strings, avx512) = (more_features & 1 << 4 != 0, features & 1 << 16 != 0);
+            let enabled: u32;
+            // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
+            unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
+            let register_bytes = match enabled & 0xe6 {
+                0xe6 if avx512 && fast_strings => 64,
+                state if state & 6 == 6 => 32,
+                _ => 16,
+            };
+            Self { register_bytes, strings_from: if fast_strings && vendor == INTEL { 8192 } else { usize::MAX } }
         }
-        let enabled: u32;
-        // SAFETY: xgetbv exists where OSXSAVE is set, and only reads register XCR0.
-        unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
-        enabled & 6 == 6
+    }
+
+    /// The registers eax, ebx, ecx and edx of this leaf, first subleaf. (The one in `core` changed its safety.)
+    fn cpuid(leaf: u32) -> [u32; 4] {
+        let (a, b, c, d): (u32, u64, u32, u32);
+        // SAFETY: every x86-64 processor has cpuid, which only writes these registers; rbx, which the compiler keeps
+        // for itself, is put back.
+        unsafe {
+            asm!("mov {b}, rbx", "cpuid", "xchg {b}, rbx", b = out(reg) b, inout("eax") leaf => a,
+                inout("ecx") 0 => c, out("edx") d, options(nomem, nostack, preserves_flags));
+        }
+        [a, u32::try_from(b).unwrap_or(0), c, d]
     }
 
     /// # Safety
-    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap; `wide` as found by [`wide`].
-    #[inline]
+    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap; `machine` can do no more than
+    /// [`Machine::this`].
+    #[inline(always)]
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof: each access stays within `bytes`")]
-    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, wide: bool) {
+    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, machine: Machine) {
         // SAFETY: each instruction moves bytes within [0, bytes) of both, where the caller vouches for validity: the
         // size classes load head and tail of at most `bytes`, overlapping. Assembly is no Rust access, so another
         // writer is no data race, only stale or torn bytes, which every caller expects.
@@ -290,8 +316,6 @@ mod vector {
             match bytes {
                 16 => asm!("movdqu {v}, [{f}]", "movdqu [{t}], {v}",
                     f = in(reg) from, t = in(reg) to, v = out(xmm_reg) _, options(nostack, preserves_flags)),
-                8 => asm!("mov {v}, [{f}]", "mov [{t}], {v}",
-                    f = in(reg) from, t = in(reg) to, v = out(reg) _, options(nostack, preserves_flags)),
                 17..=32 => asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + {n} - 16]",
                     "movdqu [{t}], {v}", "movdqu [{t} + {n} - 16], {w}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, options(nostack, preserves_flags)),
@@ -300,97 +324,74 @@ mod vector {
                     "movdqu [{t} + {n} - 32], {x}", "movdqu [{t} + {n} - 16], {y}", f = in(reg) from, t = in(reg) to,
                     n = in(reg) bytes, v = out(xmm_reg) _, w = out(xmm_reg) _, x = out(xmm_reg) _,
                     y = out(xmm_reg) _, options(nostack, preserves_flags)),
-                9..=15 => asm!("mov {v}, [{f}]", "mov {w}, [{f} + {n} - 8]", "mov [{t}], {v}",
+                8..=15 => asm!("mov {v}, [{f}]", "mov {w}, [{f} + {n} - 8]", "mov [{t}], {v}",
                     "mov [{t} + {n} - 8], {w}", f = in(reg) from, t = in(reg) to, n = in(reg) bytes,
                     v = out(reg) _, w = out(reg) _, options(nostack, preserves_flags)),
-                0..=7 => bytewise(from, to, bytes),
-                _ if wide && bytes >= 128 => long_wide(from, to, bytes),
-                _ => long(from, to, bytes),
+                0..=7 => (0..bytes).for_each(|offset| {
+                    asm!("mov {v}, [{f} + {n}]", "mov [{t} + {n}], {v}",
+                    f = in(reg) from, t = in(reg) to, n = in(reg) offset, v = out(reg_byte) _,
+                    options(nostack, preserves_flags))
+                }),
+                256.. if machine.register_bytes == 64 => long_64(from, to, bytes, machine.strings_from),
+                128.. if machine.register_bytes >= 32 => long_32(from, to, bytes, machine.strings_from),
+                _ => long_16(from, to, bytes, machine.strings_from),
             }
         }
     }
 
     /// # Safety
-    /// As for [`copy`].
-    #[inline]
-    unsafe fn bytewise(from: *const u8, to: *mut u8, bytes: usize) {
-        for offset in 0..bytes {
-            // SAFETY: as in `copy`, one byte at `offset`.
-            unsafe {
-                asm!("mov {v}, [{f} + {n}]", "mov [{t} + {n}], {v}", f = in(reg) from, t = in(reg) to,
-                    n = in(reg) offset, v = out(reg_byte) _, options(nostack, preserves_flags));
+    /// `from` is valid for reads of 64 bytes.
+    #[inline(always)]
+    pub(super) unsafe fn load_block(from: *const u8) -> [u64; 8] {
+        let (v, w, x, y): (__m128i, __m128i, __m128i, __m128i);
+        // SAFETY: four loads of 16 bytes each, into registers; see `copy` for other writers.
+        unsafe {
+            asm!("movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]", "movdqu {y}, [{f} + 48]",
+                f = in(reg) from, v = out(xmm_reg) v, w = out(xmm_reg) w, x = out(xmm_reg) x, y = out(xmm_reg) y,
+                options(nostack, preserves_flags, readonly));
+        }
+        zerocopy::transmute!([v, w, x, y])
+    }
+
+    /// A copy of at least four registers, by registers of this width.
+    macro_rules! long {
+        ($name:ident, $feature:literal, $class:ident, $width:literal, $mov:literal, $end:literal) => {
+            /// # Safety
+            /// As for [`copy`], `bytes` being at least four times the register.
+            #[inline(never)]
+            #[target_feature(enable = $feature)]
+            unsafe fn $name(from: *const u8, to: *mut u8, bytes: usize, strings_from: usize) {
+                // Stores that cross cache lines cost a long copy more than a detour to an aligned destination.
+                let skip = if bytes > 8 * $width { $width - to.addr() % $width } else { 0 };
+                // SAFETY: as in `copy`. First one register, then on from `skip`, which is no more: all that is left as
+                // a string; or four registers while more than that is left, and the last four of the whole.
+                unsafe {
+                    asm!(
+                        concat!($mov, " {v}, [rsi]"), concat!($mov, " [rdi], {v}"),
+                        "add rsi, {s}", "add rdi, {s}", "sub rcx, {s}",
+                        "cmp rcx, {strings}", "jb 2f", "rep movsb", "jmp 4f",
+                        "2:", "cmp rcx, 4*{W}", "jbe 3f",
+                        concat!($mov, " {v}, [rsi]"), concat!($mov, " {w}, [rsi + {W}]"),
+                        concat!($mov, " {x}, [rsi + 2*{W}]"), concat!($mov, " {y}, [rsi + 3*{W}]"),
+                        concat!($mov, " [rdi], {v}"), concat!($mov, " [rdi + {W}], {w}"),
+                        concat!($mov, " [rdi + 2*{W}], {x}"), concat!($mov, " [rdi + 3*{W}], {y}"),
+                        "add rsi, 4*{W}", "add rdi, 4*{W}", "sub rcx, 4*{W}", "jmp 2b",
+                        "3:",
+                        concat!($mov, " {v}, [rsi + rcx - 4*{W}]"), concat!($mov, " {w}, [rsi + rcx - 3*{W}]"),
+                        concat!($mov, " {x}, [rsi + rcx - 2*{W}]"), concat!($mov, " {y}, [rsi + rcx - {W}]"),
+                        concat!($mov, " [rdi + rcx - 4*{W}], {v}"), concat!($mov, " [rdi + rcx - 3*{W}], {w}"),
+                        concat!($mov, " [rdi + rcx - 2*{W}], {x}"), concat!($mov, " [rdi + rcx - {W}], {y}"),
+                        "4:", $end,
+                        inout("rsi") from => _, inout("rdi") to => _, inout("rcx") bytes => _, s = in(reg) skip,
+                        strings = in(reg) strings_from, W = const $width, v = out($class) _, w = out($class) _,
+                        x = out($class) _, y = out($class) _, options(nostack)
+                    );
+                }
             }
-        }
+        };
     }
 
-    /// # Safety
-    /// As for [`copy`], `bytes` being at least 64.
-    unsafe fn long(from: *const u8, to: *mut u8, bytes: usize) {
-        // SAFETY: as in `copy`: the loop runs while more than 64 bytes are left, the tail is the last 64.
-        unsafe {
-            asm!(
-                "2:", "cmp {n}, 64", "jbe 3f",
-                "movdqu {v}, [{f}]", "movdqu {w}, [{f} + 16]", "movdqu {x}, [{f} + 32]", "movdqu {y}, [{f} + 48]",
-                "movdqu [{t}], {v}", "movdqu [{t} + 16], {w}", "movdqu [{t} + 32], {x}", "movdqu [{t} + 48], {y}",
-                "add {f}, 64", "add {t}, 64", "sub {n}, 64", "jmp 2b",
-                "3:",
-                "movdqu {v}, [{f} + {n} - 64]", "movdqu {w}, [{f} + {n} - 48]", "movdqu {x}, [{f} + {n} - 32]",
-                "movdqu {y}, [{f} + {n} - 16]", "movdqu [{t} + {n} - 64], {v}", "movdqu [{t} + {n} - 48], {w}",
-                "movdqu [{t} + {n} - 32], {x}", "movdqu [{t} + {n} - 16], {y}",
-                f = inout(reg) from => _, t = inout(reg) to => _, n = inout(reg) bytes => _,
-                v = out(xmm_reg) _, w = out(xmm_reg) _, x = out(xmm_reg) _, y = out(xmm_reg) _, options(nostack)
-            );
-        }
-    }
-
-    /// # Safety
-    /// As for [`copy`], `bytes` being at least 128, on a machine for which [`wide`] is true.
-    #[inline(never)]
-    #[target_feature(enable = "avx")]
-    unsafe fn long_wide(from: *const u8, to: *mut u8, bytes: usize) {
-        // SAFETY: as in `copy`: the loop runs while more than 128 bytes are left, the tail is the last 128.
-        unsafe {
-            asm!(
-                "2:", "cmp {n}, 128", "jbe 3f",
-                "vmovdqu {v}, [{f}]", "vmovdqu {w}, [{f} + 32]", "vmovdqu {x}, [{f} + 64]", "vmovdqu {y}, [{f} + 96]",
-                "vmovdqu [{t}], {v}", "vmovdqu [{t} + 32], {w}", "vmovdqu [{t} + 64], {x}", "vmovdqu [{t} + 96], {y}",
-                "sub {f}, -128", "sub {t}, -128", "add {n}, -128", "jmp 2b",
-                "3:",
-                "vmovdqu {v}, [{f} + {n} - 128]", "vmovdqu {w}, [{f} + {n} - 96]", "vmovdqu {x}, [{f} + {n} - 64]",
-                "vmovdqu {y}, [{f} + {n} - 32]", "vmovdqu [{t} + {n} - 128], {v}", "vmovdqu [{t} + {n} - 96], {w}",
-                "vmovdqu [{t} + {n} - 64], {x}", "vmovdqu [{t} + {n} - 32], {y}",
-                "vzeroupper",
-                f = inout(reg) from => _, t = inout(reg) to => _, n = inout(reg) bytes => _,
-                v = out(ymm_reg) _, w = out(ymm_reg) _, x = out(ymm_reg) _, y = out(ymm_reg) _, options(nostack)
-            );
-        }
-    }
-}
-
-/// Copies elsewhere: volatile words where both sides are aligned, bytes otherwise.
-#[cfg(any(test, not(target_arch = "x86_64"), miri))]
-mod portable {
-    /// No vector registers are used.
-    pub(super) const fn wide() -> bool {
-        false
-    }
-
-    /// # Safety
-    /// `from` is valid for reads of `bytes`, `to` for writes; they don't overlap.
-    pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize, _wide: bool) {
-        let words = if (from.addr() | to.addr()) & 7 == 0 { bytes / 8 } else { 0 };
-        for index in 0..words {
-            // SAFETY: word `index` ends within `bytes`, and both sides are aligned. Volatile, since the other side may
-            // write the shared one meanwhile: it yields stale or torn bytes, which every caller expects.
-            let word = unsafe { from.cast::<u64>().wrapping_add(index).read_volatile() };
-            // SAFETY: as above, for the other side of the copy.
-            unsafe { to.cast::<u64>().wrapping_add(index).write_volatile(word) };
-        }
-        for index in words * 8..bytes {
-            // SAFETY: as above, one byte.
-            let byte = unsafe { from.wrapping_add(index).read_volatile() };
-            // SAFETY: as above, for the other side of the copy.
-            unsafe { to.wrapping_add(index).write_volatile(byte) };
-        }
-    }
+    long!(long_16, "sse2", xmm_reg, 16, "movups", "");
+    long!(long_32, "avx", ymm_reg, 32, "vmovups", "vzeroupper");
+    long!(long_64, "avx512f", zmm_reg, 64, "vmovups", "vzeroupper");
 }

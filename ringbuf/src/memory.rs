@@ -32,17 +32,78 @@ pub trait Memory {
     /// Stores `N` words little-endian. `offset` is rounded down to a multiple of 8.
     fn store_words<const N: usize>(&self, offset: u32, words: [u64; N]);
 
+    /// Folds over `blocks` blocks of eight words. Memory may have a faster way than [`Memory::load_words`].
+    #[inline]
+    fn fold_blocks<B>(&self, offset: u32, blocks: u32, init: B, each: impl FnMut(B, [u64; 8]) -> B) -> B {
+        fold_blocks_one_by_one(self, offset, blocks, init, each)
+    }
+
     /// Copies bytes out of the ring.
     fn read(&self, offset: u32, destination: &mut [u8]);
 
     /// Copies bytes into the ring.
     fn write(&self, offset: u32, source: &[u8]);
 
-    /// Asks for the cache line at `offset` for writing. A hint, nothing by default.
+    /// Stores a packet without ranges: `head`, the payload padded to 8 bytes with zeroes, `trailer`. The same as three
+    /// stores, but memory may check its bounds once.
     #[inline]
-    fn prefetch_for_write(&self, offset: u32) {
-        let _ = offset;
+    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+        store_packet_in_parts(self, offset, head, payload, trailer);
     }
+}
+
+/// [`Memory::store_packet`] for memory that has nothing better, and for packets that wrap.
+#[cold]
+pub(crate) fn store_packet_in_parts<M: Memory + ?Sized>(
+    memory: &M,
+    offset: u32,
+    head: [u64; 2],
+    payload: &[u8],
+    trailer: u64,
+) {
+    let after = |bytes: usize| {
+        let offset = offset as usize + bytes;
+        let size = memory.data_bytes() as usize;
+        // Both terms are at most the size, which fits; nothing useful comes of a larger one.
+        u32::try_from(if offset >= size { offset - size } else { offset }).unwrap_or(u32::MAX)
+    };
+    let (words, tail) = payload.split_at(payload.len() & !7);
+    memory.store_words(offset, head);
+    memory.write(after(16), words);
+    if !tail.is_empty() {
+        memory.store_words(after(16 + words.len()), [padded_word(tail)]);
+    }
+    memory.store_words(after(16 + payload.len().next_multiple_of(8)), [trailer]);
+}
+
+/// [`Memory::fold_blocks`] for memory that has nothing better, and for blocks that wrap.
+pub(crate) fn fold_blocks_one_by_one<M: Memory + ?Sized, B>(
+    memory: &M,
+    offset: u32,
+    blocks: u32,
+    init: B,
+    mut each: impl FnMut(B, [u64; 8]) -> B,
+) -> B {
+    let mut at = u64::from(offset);
+    let mut folded = init;
+    for _ in 0..blocks {
+        folded = each(folded, memory.load_words(u32::try_from(at).unwrap_or(u32::MAX)));
+        at += 64;
+        if at >= u64::from(memory.data_bytes()) {
+            at -= u64::from(memory.data_bytes());
+        }
+    }
+    folded
+}
+
+/// Fewer than eight bytes, filled up with zeroes.
+#[inline]
+pub(crate) fn padded_word(tail: &[u8]) -> u64 {
+    let mut last = [0; 8];
+    for (byte, value) in last.iter_mut().zip(tail) {
+        *byte = *value;
+    }
+    u64::from_le_bytes(last)
 }
 
 impl<M: Memory> Memory for &M {
@@ -77,6 +138,11 @@ impl<M: Memory> Memory for &M {
     }
 
     #[inline]
+    fn fold_blocks<B>(&self, offset: u32, blocks: u32, init: B, each: impl FnMut(B, [u64; 8]) -> B) -> B {
+        (**self).fold_blocks(offset, blocks, init, each)
+    }
+
+    #[inline]
     fn read(&self, offset: u32, destination: &mut [u8]) {
         (**self).read(offset, destination);
     }
@@ -87,7 +153,7 @@ impl<M: Memory> Memory for &M {
     }
 
     #[inline]
-    fn prefetch_for_write(&self, offset: u32) {
-        (**self).prefetch_for_write(offset);
+    fn store_packet(&self, offset: u32, head: [u64; 2], payload: &[u8], trailer: u64) {
+        (**self).store_packet(offset, head, payload, trailer);
     }
 }

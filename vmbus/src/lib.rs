@@ -29,6 +29,7 @@ pub mod doctor;
 pub mod error;
 #[cfg(test)]
 mod fake;
+pub mod holders;
 pub mod kernel;
 pub mod memory;
 pub mod sysfs;

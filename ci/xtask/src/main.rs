@@ -1,6 +1,5 @@
 //! The repository's own commands: `cargo xtask test` and, beside it, the guest lab.
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "a command's output")]
 
 mod lab;
 mod process;

@@ -88,7 +88,7 @@ impl<'s> HostileMemory<'s> {
         let kind = kinds.into_iter().cycle().nth(usize::from(choice)).unwrap_or(PacketType::IN_BAND);
         let payload_offset8 = 2 + u16::from(script.byte() % 16);
         let length8 = payload_offset8 + u16::from(script.byte());
-        let descriptor = Descriptor { kind, payload_offset8, length8, flags: 1, transaction_id: script.u64() };
+        let descriptor = Descriptor::new(kind, payload_offset8, length8, 1, script.u64());
         let field = if choice < 242 { ControlField::ReadIndex } else { ControlField::WriteIndex };
         let at = self.ring.load(field);
         let [first, second] = descriptor.to_words();

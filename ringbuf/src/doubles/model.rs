@@ -242,7 +242,10 @@ impl<M: Memory> Model<'_, '_, M> {
         let Ok(received) = reader.read_into(&mut buffer) else { panic!("an honest ring was called corrupt") };
         self.note_release(old_read);
         let sent = self.queue.pop_front();
-        assert_eq!(received.packet.map(|packet| packet.transaction_id), sent.as_ref().map(|sent| sent.transaction_id));
+        assert_eq!(
+            received.packet.map(|packet| packet.transaction_id()),
+            sent.as_ref().map(|sent| sent.transaction_id)
+        );
         assert_eq!(buffer.get(..received.payload_bytes), Some(sent.map_or(Vec::new(), |sent| sent.payload).as_slice()));
         if self.memory.load(ControlField::ReadIndex) != old_read || received.packet.is_none() {
             assert_eq!(received.signal, Signal::when(self.owed), "signal of a read");
@@ -295,6 +298,9 @@ impl<M: Memory> Model<'_, '_, M> {
             self.note_release(old_read);
             assert_eq!(self.memory.load(ControlField::InterruptMask), 0, "unmasked");
             assert_eq!(again, self.owed || !self.queue.is_empty(), "whether to sleep");
+            let unread: u32 = self.queue.iter().map(|sent| sent.ring_bytes).sum();
+            let left = self.distance(self.memory.load(ControlField::ReadIndex), self.write);
+            assert_eq!(left, unread, "a reader that unmasks has given back all it read");
         }
     }
 }
@@ -310,7 +316,10 @@ fn compare<M: Memory>(packet: &Packet<'_, M>, sent: &Sent) {
     assert_eq!(copied, sent.payload, "payload copied");
     let words: Vec<u8> = payload.words().flat_map(u64::to_le_bytes).collect();
     assert_eq!(words, sent.payload, "payload as words");
-    let blocks: Vec<u8> = payload.blocks().flatten().flat_map(u64::to_le_bytes).collect();
+    let blocks: Vec<u8> = payload.fold_blocks(Vec::new(), |mut all, block| {
+        all.extend(block.into_iter().flat_map(u64::to_le_bytes));
+        all
+    });
     assert_eq!(blocks.get(..words.len()), Some(sent.payload.as_slice()), "payload as blocks");
     assert!(blocks.iter().skip(words.len()).all(|byte| *byte == 0), "the last block is filled with zeroes");
     if payload.len() > 8 {

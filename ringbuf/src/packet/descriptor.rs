@@ -43,59 +43,91 @@ impl fmt::Debug for PacketType {
 /// Flag: the sender wants a completion with the same transaction id.
 pub const FLAG_COMPLETION_REQUESTED: u16 = 1;
 
-/// A descriptor, decoded. May be nonsense; the reader checks it before use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A descriptor: two words, taken apart on demand. May be nonsense; the reader checks it before use.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Type of the packet.
-    pub kind: PacketType,
-    /// Where the payload starts, in units of 8 bytes from the start of the packet.
-    pub payload_offset8: u16,
-    /// Length of the packet without its trailer, in units of 8 bytes.
-    pub length8: u16,
-    /// [`FLAG_COMPLETION_REQUESTED`], or bits that this crate passes on.
-    pub flags: u16,
-    /// Chosen by the sender, returned in the completion. Look it up, never treat it as an address.
-    pub transaction_id: u64,
+    // Decoding into fields of 16 bits makes the compiler pass them through memory, at the price of the rest of a read.
+    first: u64,
+    transaction_id: u64,
 }
 
 impl Descriptor {
+    /// A descriptor of these fields; offset and length are in units of 8 bytes.
+    #[must_use]
+    #[inline]
+    pub const fn new(kind: PacketType, payload_offset8: u16, length8: u16, flags: u16, transaction_id: u64) -> Self {
+        let first = kind.0 as u64 | (payload_offset8 as u64) << 16 | (length8 as u64) << 32 | (flags as u64) << 48;
+        Self { first, transaction_id }
+    }
+
     /// Decodes two little-endian words.
     #[must_use]
     #[inline]
     pub const fn from_words(words: [u64; 2]) -> Self {
         let [first, transaction_id] = words;
-        let [a, b, c, d, e, f, g, h] = first.to_le_bytes();
-        Self {
-            kind: PacketType(u16::from_le_bytes([a, b])),
-            payload_offset8: u16::from_le_bytes([c, d]),
-            length8: u16::from_le_bytes([e, f]),
-            flags: u16::from_le_bytes([g, h]),
-            transaction_id,
-        }
+        Self { first, transaction_id }
     }
 
     /// Encodes as two little-endian words.
     #[must_use]
     #[inline]
     pub const fn to_words(self) -> [u64; 2] {
-        let first = self.kind.0 as u64
-            | (self.payload_offset8 as u64) << 16
-            | (self.length8 as u64) << 32
-            | (self.flags as u64) << 48;
-        [first, self.transaction_id]
+        [self.first, self.transaction_id]
+    }
+
+    /// Type of the packet.
+    #[must_use]
+    #[inline]
+    pub const fn kind(self) -> PacketType {
+        let [low, high, ..] = self.first.to_le_bytes();
+        PacketType(u16::from_le_bytes([low, high]))
+    }
+
+    /// [`FLAG_COMPLETION_REQUESTED`], or bits that this crate passes on.
+    #[must_use]
+    #[inline]
+    pub const fn flags(self) -> u16 {
+        let [.., low, high] = self.first.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    /// Chosen by the sender, returned in the completion. Look it up, never treat it as an address.
+    #[must_use]
+    #[inline]
+    pub const fn transaction_id(self) -> u64 {
+        self.transaction_id
     }
 
     /// Bytes of the packet without its trailer.
     #[must_use]
     #[inline]
     pub const fn packet_bytes(self) -> u32 {
-        self.length8 as u32 * 8
+        bits_16(self.first >> 32) * 8
     }
 
     /// Bytes before the payload.
     #[must_use]
     #[inline]
     pub const fn header_bytes(self) -> u32 {
-        self.payload_offset8 as u32 * 8
+        bits_16(self.first >> 16) * 8
+    }
+}
+
+/// The lowest 16 bits.
+#[inline]
+const fn bits_16(word: u64) -> u32 {
+    (word & 0xffff) as u32
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Descriptor")
+            .field("kind", &self.kind())
+            .field("header_bytes", &self.header_bytes())
+            .field("packet_bytes", &self.packet_bytes())
+            .field("flags", &self.flags())
+            .field("transaction_id", &self.transaction_id)
+            .finish()
     }
 }

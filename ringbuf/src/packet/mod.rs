@@ -14,72 +14,74 @@ pub use ranges::{GpaRange, GpaRanges, TransferPages};
 use crate::error::Malformed;
 use crate::layout::{DESCRIPTOR_BYTES, Geometry};
 use crate::memory::Memory;
+use crate::reader::Checked;
 use ranges::Window;
 
 /// A received packet, still in the ring. Its descriptor was read once and checked; any type is possible.
 pub struct Packet<'a, M> {
     memory: &'a M,
     ring: Geometry,
-    /// Ring offset of the descriptor.
-    start: u32,
-    descriptor: Descriptor,
+    checked: Checked,
 }
 
 impl<M> core::fmt::Debug for Packet<'_, M> {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        formatter.debug_struct("Packet").field("start", &self.start).field("descriptor", &self.descriptor).finish()
+        formatter
+            .debug_struct("Packet")
+            .field("start", &self.checked.start)
+            .field("descriptor", &self.checked.descriptor)
+            .finish()
     }
 }
 
 impl<'a, M: Memory> Packet<'a, M> {
-    /// `descriptor` must have been checked: header and packet lie inside what was published.
     #[inline]
-    pub(crate) const fn new(memory: &'a M, ring: Geometry, start: u32, descriptor: Descriptor) -> Self {
-        Self { memory, ring, start, descriptor }
+    pub(crate) const fn new(memory: &'a M, ring: Geometry, checked: Checked) -> Self {
+        Self { memory, ring, checked }
     }
 
     /// Type of the packet. Skip a type that you don't know.
     #[must_use]
     #[inline]
     pub const fn kind(&self) -> PacketType {
-        self.descriptor.kind
+        self.checked.descriptor.kind()
     }
 
     /// All flag bits.
     #[must_use]
     #[inline]
     pub const fn flags(&self) -> u16 {
-        self.descriptor.flags
+        self.checked.descriptor.flags()
     }
 
     /// Whether the sender waits for a completion with this [`Packet::transaction_id`].
     #[must_use]
     #[inline]
     pub const fn completion_requested(&self) -> bool {
-        self.descriptor.flags & FLAG_COMPLETION_REQUESTED != 0
+        self.checked.descriptor.flags() & FLAG_COMPLETION_REQUESTED != 0
     }
 
     /// The sender's id. Look it up, never treat it as an address.
     #[must_use]
     #[inline]
     pub const fn transaction_id(&self) -> u64 {
-        self.descriptor.transaction_id
+        self.checked.descriptor.transaction_id()
     }
 
     /// The whole descriptor.
     #[must_use]
     #[inline]
     pub const fn descriptor(&self) -> Descriptor {
-        self.descriptor
+        self.checked.descriptor
     }
 
     /// The payload: from the payload offset to the end of the packet.
     #[must_use]
     #[inline]
     pub const fn payload(&self) -> Payload<'a, M> {
-        let header_bytes = self.descriptor.header_bytes();
-        let bytes = self.descriptor.packet_bytes().saturating_sub(header_bytes);
-        Payload::new(self.memory, self.ring, self.ring.advance(self.start, header_bytes), bytes)
+        let header_bytes = self.checked.descriptor.header_bytes();
+        let bytes = self.checked.descriptor.packet_bytes().saturating_sub(header_bytes);
+        Payload::new(self.memory, self.ring, self.checked.payload, bytes)
     }
 
     /// What stands between descriptor and payload, raw: ranges, or the extra fields of a type that this crate does
@@ -87,8 +89,8 @@ impl<'a, M: Memory> Packet<'a, M> {
     #[must_use]
     #[inline]
     pub const fn extra(&self) -> Payload<'a, M> {
-        let bytes = self.descriptor.header_bytes().saturating_sub(DESCRIPTOR_BYTES);
-        Payload::new(self.memory, self.ring, self.ring.advance(self.start, DESCRIPTOR_BYTES), bytes)
+        let bytes = self.checked.descriptor.header_bytes().saturating_sub(DESCRIPTOR_BYTES);
+        Payload::new(self.memory, self.ring, self.ring.advance(self.checked.start, DESCRIPTOR_BYTES), bytes)
     }
 
     /// The ranges of a packet of type [`PacketType::TRANSFER_PAGES`].
@@ -115,7 +117,7 @@ impl<'a, M: Memory> Packet<'a, M> {
     }
 
     fn window(&self) -> Window<'a, M> {
-        let words = self.descriptor.header_bytes().saturating_sub(DESCRIPTOR_BYTES) / 8;
-        Window::new(self.memory, self.ring, self.ring.advance(self.start, DESCRIPTOR_BYTES), words)
+        let words = self.checked.descriptor.header_bytes().saturating_sub(DESCRIPTOR_BYTES) / 8;
+        Window::new(self.memory, self.ring, self.ring.advance(self.checked.start, DESCRIPTOR_BYTES), words)
     }
 }

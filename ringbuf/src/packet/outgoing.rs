@@ -156,6 +156,22 @@ impl<'a> OutgoingPacket<'a> {
         }
     }
 
+    /// Whether nothing stands between descriptor and payload.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        matches!(self.extra, Extra::None)
+    }
+
+    /// The descriptor of a packet without ranges, of a length that was checked. Bytes, without the trailer.
+    #[inline]
+    pub(crate) const fn plain_words(&self, packet_bytes: u32) -> [u64; 2] {
+        let first = self.kind.0 as u64
+            | (DESCRIPTOR_BYTES as u64 / 8) << 16
+            | (packet_bytes as u64 / 8) << 32
+            | (self.flags as u64) << 48;
+        [first, self.transaction_id]
+    }
+
     /// Sizes and descriptor for a payload of this length.
     #[inline]
     pub(crate) fn frame(&self, payload_bytes: usize, limit: u32) -> Result<Frame, WriteError> {
@@ -168,7 +184,7 @@ impl<'a> OutgoingPacket<'a> {
         if total > u64::from(limit.min(LARGEST_PACKET_BYTES + TRAILER_BYTES)) {
             return Err(too_large(total));
         }
-        if !matches!(self.extra, Extra::None) {
+        if !self.is_plain() {
             self.check_ranges()?;
         }
         let header_bytes = u64::from(DESCRIPTOR_BYTES) + self.extra_bytes();
@@ -180,13 +196,7 @@ impl<'a> OutgoingPacket<'a> {
         else {
             return Err(too_large(total));
         };
-        let descriptor = Descriptor {
-            kind: self.kind,
-            payload_offset8,
-            length8,
-            flags: self.flags,
-            transaction_id: self.transaction_id,
-        };
+        let descriptor = Descriptor::new(self.kind, payload_offset8, length8, self.flags, self.transaction_id);
         Ok(Frame { descriptor, header_bytes, ring_bytes })
     }
 
@@ -206,7 +216,7 @@ impl<'a> OutgoingPacket<'a> {
     /// Writes what stands between descriptor and payload, beginning at `offset`.
     #[inline]
     pub(crate) fn write_extra<M: Memory>(&self, memory: &M, offset: u32, advance: impl Fn(u32, u32) -> u32) {
-        if matches!(self.extra, Extra::None) {
+        if self.is_plain() {
             return;
         }
         let mut at = offset;

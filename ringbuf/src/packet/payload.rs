@@ -9,7 +9,7 @@ use crate::error::Malformed;
 use crate::layout::Geometry;
 use crate::memory::Memory;
 
-/// Bytes of one step of [`Payload::blocks`].
+/// Bytes of one step of [`Payload::fold_blocks`].
 pub const BLOCK_BYTES: usize = 64;
 
 /// The payload of a packet, still in the ring. Its length is a multiple of 8: senders pad.
@@ -58,7 +58,7 @@ impl<'a, M: Memory> Payload<'a, M> {
     ///
     /// # Errors
     /// [`Malformed::Short`] if `destination` is shorter than the payload; nothing is copied then.
-    #[inline]
+    #[inline(always)]
     pub fn copy_to(&self, destination: &mut [u8]) -> Result<usize, Malformed> {
         let available = destination.len();
         let Some(target) = destination.get_mut(..self.len()) else {
@@ -101,23 +101,21 @@ impl<'a, M: Memory> Payload<'a, M> {
         })
     }
 
-    /// The payload as blocks of [`BLOCK_BYTES`] in little-endian words, for work in place (checksums, scans). The last
-    /// block is filled up with zeroes.
+    /// Folds over the payload in blocks of [`BLOCK_BYTES`], each eight little-endian words: work in place, such as a
+    /// checksum or a scan, without a copy in memory. The last block is filled up with zeroes.
     #[inline]
-    pub fn blocks(&self) -> impl Iterator<Item = [u64; 8]> + use<'a, M> {
-        let this = *self;
-        let (whole, rest) = (this.bytes / 64, this.bytes % 64);
-        (0..whole + u32::from(rest != 0)).map(move |index| {
-            let at = this.ring.advance(this.offset, index * 64);
-            if index < whole {
-                return this.memory.load_words(at);
-            }
-            let mut last = [0; 8];
-            for (position, word) in (0..rest / 8).zip(&mut last) {
-                [*word] = this.memory.load_words(this.ring.advance(at, position * 8));
-            }
-            last
-        })
+    pub fn fold_blocks<B>(&self, init: B, mut each: impl FnMut(B, [u64; 8]) -> B) -> B {
+        let (whole, rest) = (self.bytes / 64, self.bytes % 64);
+        let folded = self.memory.fold_blocks(self.offset, whole, init, &mut each);
+        if rest == 0 {
+            return folded;
+        }
+        let at = self.ring.advance(self.offset, whole * 64);
+        let mut last = [0; 8];
+        for (position, word) in (0..rest / 8).zip(&mut last) {
+            [*word] = self.memory.load_words(self.ring.advance(at, position * 8));
+        }
+        each(folded, last)
     }
 
     #[inline]

@@ -8,7 +8,7 @@ mod batch;
 pub use batch::ReadBatch;
 
 use crate::error::{Corrupt, ReadError, What};
-use crate::layout::{ControlField, Geometry, SMALLEST_PACKET_BYTES, TRAILER_BYTES};
+use crate::layout::{ControlField, DESCRIPTOR_BYTES, Geometry, SMALLEST_PACKET_BYTES, TRAILER_BYTES};
 use crate::memory::Memory;
 use crate::packet::{Descriptor, Packet};
 use crate::signal::{Signal, publish_read};
@@ -18,12 +18,12 @@ use crate::signal::{Signal, publish_read};
 pub struct Reader<M> {
     memory: M,
     ring: Geometry,
-    /// Where the next packet begins; ahead of the published read index by `unreleased`.
+    /// Where the next packet begins.
     read: u32,
-    /// Bytes read and not given back.
-    unreleased: u32,
-    /// Bytes published by the writer and not read, as far as known. Whole packets, if the writer is honest.
-    ready: u32,
+    /// The read index in the ring; behind `read` by what was read and not given back.
+    released: u32,
+    /// The write index when it was last loaded: up to here there are whole packets, if the writer is honest.
+    known: u32,
     /// Bytes after which a batch gives back what was read.
     release_bytes: u32,
     /// A release found the writer blocked, and nobody was told yet.
@@ -55,8 +55,8 @@ impl<M: Memory> Reader<M> {
         }
         let release_bytes = ring.data_bytes() / 4;
         let mut reader =
-            Self { memory, ring, read, unreleased: 0, ready: 0, release_bytes, owed: false, corrupt: None };
-        reader.refresh()?;
+            Self { memory, ring, read, released: read, known: read, release_bytes, owed: false, corrupt: None };
+        reader.refresh(read)?;
         Ok(reader)
     }
 
@@ -72,8 +72,8 @@ impl<M: Memory> Reader<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Packet<'_, M>>, Corrupt> {
-        let Some(descriptor) = self.next_descriptor()? else { return Ok(None) };
-        Ok(Some(Packet::new(&self.memory, self.ring, self.read, descriptor)))
+        let Some(next) = self.next_at(self.read)? else { return Ok(None) };
+        Ok(Some(Packet::new(&self.memory, self.ring, next)))
     }
 
     /// Copies the payload of the next packet into `buffer` and moves on. Space is given back lazily; a call that
@@ -81,20 +81,18 @@ impl<M: Memory> Reader<M> {
     ///
     /// # Errors
     /// [`ReadError::ShortBuffer`] leaves the packet where it is; [`ReadError::Corrupt`] is sticky.
-    #[inline]
+    #[inline(always)]
     pub fn read_into(&mut self, buffer: &mut [u8]) -> Result<Received, ReadError> {
-        let Some(descriptor) = self.next_descriptor()? else {
+        let Some(next) = self.next_at(self.read)? else {
             return Ok(Received { packet: None, payload_bytes: 0, signal: self.finish() });
         };
-        let packet = Packet::new(&self.memory, self.ring, self.read, descriptor);
-        let payload = packet.payload();
-        let needed = descriptor.packet_bytes().saturating_sub(descriptor.header_bytes());
+        let payload = Packet::new(&self.memory, self.ring, next).payload();
         let Ok(payload_bytes) = payload.copy_to(buffer) else {
-            return Err(ReadError::ShortBuffer { needed });
+            return Err(ReadError::ShortBuffer { needed: payload.len() });
         };
-        self.consume(descriptor);
-        let signal = if self.unreleased >= self.release_bytes { self.finish() } else { Signal::NotNeeded };
-        Ok(Received { packet: Some(descriptor), payload_bytes, signal })
+        self.read = next.end;
+        let signal = if self.unreleased() >= self.release_bytes { self.finish() } else { Signal::NotNeeded };
+        Ok(Received { packet: Some(next.descriptor), payload_bytes, signal })
     }
 
     /// Whether nothing is there to read. Asks the ring if nothing is known to be there.
@@ -103,7 +101,7 @@ impl<M: Memory> Reader<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn is_empty(&mut self) -> Result<bool, Corrupt> {
-        Ok(self.ready == 0 && !self.refresh()?)
+        Ok(self.read == self.known && !self.refresh(self.read)?)
     }
 
     /// Tells the writer not to signal new packets. A signal may still come from a publication that is under way.
@@ -127,7 +125,7 @@ impl<M: Memory> Reader<M> {
         // Fence, between our stores of read index and mask and our load of the write index; the writer's half is
         // `publish_write` (Linux: hv_signal_on_write).
         self.memory.store_then_fence(ControlField::InterruptMask, 0);
-        self.ready != 0 || self.owed || self.refresh().unwrap_or(true)
+        self.read != self.known || self.owed || self.refresh(self.read).unwrap_or(true)
     }
 
     /// The memory of this ring.
@@ -149,53 +147,56 @@ impl<M: Memory> Reader<M> {
         self.memory
     }
 
-    /// The descriptor of the next packet, checked.
-    #[inline]
-    fn next_descriptor(&mut self) -> Result<Option<Descriptor>, Corrupt> {
-        if self.ready == 0 && !self.refresh()? {
+    /// The packet at `start`, up to which everything was read; its descriptor is read once and checked.
+    #[inline(always)]
+    fn next_at(&mut self, start: u32) -> Result<Option<Checked>, Corrupt> {
+        if start == self.known && !self.refresh(start)? {
             return Ok(None);
         }
-        let descriptor = Descriptor::from_words(self.memory.load_words(self.read));
-        let packet_bytes = descriptor.packet_bytes();
-        if packet_bytes + TRAILER_BYTES > self.ready {
-            return Err(self.fail(What::PacketLength, packet_bytes, self.ready));
+        let (ring, known) = (self.ring, self.known);
+        let descriptor = Descriptor::from_words(self.memory.load_words(start));
+        let (packet_bytes, ready) = (descriptor.packet_bytes(), ring.distance(start, known));
+        if packet_bytes + TRAILER_BYTES > ready {
+            return Err(self.fail(start, What::PacketLength, packet_bytes, ready));
         }
         let header_bytes = descriptor.header_bytes();
-        if header_bytes < SMALLEST_PACKET_BYTES - TRAILER_BYTES || header_bytes > packet_bytes {
-            return Err(self.fail(What::PayloadOffset, header_bytes, packet_bytes));
+        if header_bytes < DESCRIPTOR_BYTES || header_bytes > packet_bytes {
+            return Err(self.fail(start, What::PayloadOffset, header_bytes, packet_bytes));
         }
-        Ok(Some(descriptor))
+        // The usual offset in a branch of its own: the payload's address then does not wait for the descriptor.
+        let payload = match header_bytes {
+            DESCRIPTOR_BYTES => ring.advance(start, DESCRIPTOR_BYTES),
+            _ => far_payload(ring, start, header_bytes),
+        };
+        let end = ring.advance(start, packet_bytes + TRAILER_BYTES);
+        Ok(Some(Checked { descriptor, start, payload, end }))
     }
 
-    /// Moves behind the packet at the read position, whose descriptor was checked.
+    /// Bytes read and not given back.
     #[inline]
-    fn consume(&mut self, descriptor: Descriptor) {
-        let bytes = descriptor.packet_bytes() + TRAILER_BYTES;
-        self.read = self.ring.advance(self.read, bytes);
-        self.ready = self.ready.saturating_sub(bytes);
-        self.unreleased += bytes;
+    const fn unreleased(&self) -> u32 {
+        self.ring.distance(self.released, self.read)
     }
 
     /// Loads the write index and checks that the writer only went forward, and not into what was not given back.
-    /// Called when everything known was read. Returns whether there is something to read.
-    #[inline]
-    fn refresh(&mut self) -> Result<bool, Corrupt> {
+    /// Called when everything known was read, up to `read`. Returns whether there is something to read.
+    #[inline(always)]
+    fn refresh(&mut self, read: u32) -> Result<bool, Corrupt> {
         if let Some(corrupt) = self.corrupt {
             return Err(corrupt);
         }
         let write = self.memory.load(ControlField::WriteIndex);
-        if write == self.read {
+        if write == read {
             return Ok(false);
         }
         if !self.ring.is_index(write) {
-            return Err(self.fail(What::WriteIndex, write, self.ring.data_bytes()));
+            return Err(self.fail(read, What::WriteIndex, write, self.ring.data_bytes()));
         }
-        let ready = self.ring.distance(self.read, write);
-        let possible = self.ring.data_bytes().saturating_sub(self.unreleased);
-        if ready < SMALLEST_PACKET_BYTES || ready >= possible {
-            return Err(self.fail(What::WriteIndex, write, self.read));
+        let (ready, unreleased) = (self.ring.distance(read, write), self.ring.distance(self.released, read));
+        if ready < SMALLEST_PACKET_BYTES || ready + unreleased >= self.ring.data_bytes() {
+            return Err(self.fail(read, What::WriteIndex, write, read));
         }
-        self.ready = ready;
+        self.known = write;
         Ok(true)
     }
 
@@ -208,20 +209,47 @@ impl<M: Memory> Reader<M> {
         Signal::when(owed)
     }
 
+    /// Gives back what a batch has read so far.
+    #[cold]
+    fn release_up_to(&mut self, read: u32) {
+        self.read = read;
+        self.release();
+    }
+
     /// Gives everything back and remembers the signal that is due.
     #[inline]
     fn release(&mut self) {
-        if self.unreleased != 0 && self.corrupt.is_none() {
-            self.owed |= publish_read(&self.memory, self.ring, self.read, self.unreleased).is_needed();
-            self.unreleased = 0;
+        let bytes = self.unreleased();
+        if bytes != 0 && self.corrupt.is_none() {
+            self.owed |= publish_read(&self.memory, self.ring, self.read, bytes).is_needed();
+            self.released = self.read;
         }
     }
 
     #[cold]
-    fn fail(&mut self, what: What, value: u32, limit: u32) -> Corrupt {
+    fn fail(&mut self, read: u32, what: What, value: u32, limit: u32) -> Corrupt {
         let corrupt = Corrupt { what, value, limit };
         self.corrupt = Some(corrupt);
-        self.ready = 0;
+        // Nothing more is known to be there: every call comes by `refresh`, which remembers.
+        self.read = read;
+        self.known = read;
         corrupt
     }
+}
+
+/// A packet's descriptor, checked against what was published, and where its parts are in the ring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checked {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) start: u32,
+    pub(crate) payload: u32,
+    /// Where the next packet begins.
+    end: u32,
+}
+
+/// Where the payload is if it does not follow the descriptor. Out of line, or it would be merged with the usual case.
+#[cold]
+#[inline(never)]
+fn far_payload(ring: Geometry, start: u32, header_bytes: u32) -> u32 {
+    ring.advance(start, header_bytes)
 }

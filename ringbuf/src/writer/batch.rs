@@ -4,7 +4,7 @@ use crate::error::WriteError;
 use crate::memory::Memory;
 use crate::packet::OutgoingPacket;
 use crate::signal::Signal;
-use crate::writer::{Reservation, Writer};
+use crate::writer::{Cursor, Reservation, Writer};
 
 /// A batch of packets being written.
 ///
@@ -12,24 +12,27 @@ use crate::writer::{Reservation, Writer};
 /// rest; dropping the batch takes back whatever is not yet published. A signal that an early publication found due is
 /// returned by `commit`; after a drop by the next write, or by [`Writer::take_owed_signal`].
 #[derive(Debug)]
+#[must_use = "a batch that is not committed is taken back"]
 pub struct WriteBatch<'w, M: Memory> {
-    writer: &'w mut Writer<M>,
+    pub(super) writer: &'w mut Writer<M>,
+    pub(super) at: Cursor,
 }
 
 impl<'w, M: Memory> WriteBatch<'w, M> {
     #[inline]
     pub(super) const fn new(writer: &'w mut Writer<M>) -> Self {
-        Self { writer }
+        let at = writer.published;
+        Self { writer, at }
     }
 
     /// Adds one packet. The payload is the concatenation of `payload`, padded to 8 bytes with zeroes.
     ///
     /// # Errors
     /// [`WriteError`]; the batch stays as it was. On [`WriteError::Full`] commit it, so that the reader can make room.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
-        self.writer.put(packet, payload)?;
-        self.writer.publish_if_long();
+        self.at = self.writer.put(self.at, packet, payload)?;
+        self.publish_if_long();
         Ok(())
     }
 
@@ -39,33 +42,34 @@ impl<'w, M: Memory> WriteBatch<'w, M> {
     /// # Errors
     /// [`WriteError`]; the batch stays as it was.
     #[inline]
-    pub fn reserve<'b, 'p>(
-        &'b mut self,
+    pub fn reserve<'p>(
+        &mut self,
         packet: OutgoingPacket<'p>,
         payload_bytes: usize,
-    ) -> Result<Reservation<'b, 'p, M>, WriteError> {
-        let frame = self.writer.open(&packet, payload_bytes)?;
-        Ok(Reservation::new(self.writer, packet, frame, payload_bytes))
+    ) -> Result<Reservation<'_, 'w, 'p, M>, WriteError> {
+        let (at, frame) = self.writer.open(self.at, &packet, payload_bytes)?;
+        self.at = at;
+        Ok(Reservation::new(self, packet, frame, payload_bytes))
     }
 
     /// Bytes written and not yet visible to the reader.
     #[must_use]
     #[inline]
     pub fn unpublished_bytes(&self) -> u32 {
-        self.writer.unpublished
+        self.writer.unpublished(self.at)
     }
 
     /// Publishes all packets.
     #[inline]
     pub fn commit(self) -> Signal {
-        self.writer.publish()
+        self.writer.publish(self.at)
     }
-}
 
-impl<M: Memory> Drop for WriteBatch<'_, M> {
-    #[inline]
-    fn drop(&mut self) {
-        // After a commit there is nothing to take back.
-        self.writer.roll_back();
+    /// Publishes when enough has come together; a signal that is due is kept for the commit.
+    #[inline(always)]
+    pub(super) fn publish_if_long(&mut self) {
+        if self.unpublished_bytes() >= self.writer.publish_bytes {
+            self.writer.publish_early(self.at);
+        }
     }
 }

@@ -10,7 +10,10 @@ pub use batch::WriteBatch;
 pub use reservation::Reservation;
 
 use crate::error::{Corrupt, What, WriteError};
-use crate::layout::{ControlField, DESCRIPTOR_BYTES, FEATURE_PENDING_SEND_SIZE, GAP_BYTES, Geometry, TRAILER_BYTES};
+use crate::layout::{
+    ControlField, DESCRIPTOR_BYTES, FEATURE_PENDING_SEND_SIZE, GAP_BYTES, Geometry, LARGEST_PACKET_BYTES,
+    SMALLEST_PACKET_BYTES, TRAILER_BYTES,
+};
 use crate::memory::Memory;
 use crate::packet::{Frame, OutgoingPacket};
 use crate::signal::{Signal, publish_write};
@@ -24,12 +27,8 @@ const PUBLISH_BYTES: u32 = 4096;
 pub struct Writer<M> {
     memory: M,
     ring: Geometry,
-    /// Where the next packet begins; ahead of the published write index by `unpublished`.
-    write: u32,
-    /// Bytes written and not published.
-    unpublished: u32,
-    /// Bytes that may be written, as far as known; the gap is taken off.
-    room: u32,
+    /// The write index in the ring, and the room behind it.
+    published: Cursor,
     /// Bytes after which a batch publishes.
     publish_bytes: u32,
     /// A publication within a batch found the reader asleep, and nobody was told yet.
@@ -37,6 +36,14 @@ pub struct Writer<M> {
     /// The pending send size in the ring is not zero.
     space_requested: bool,
     corrupt: Option<Corrupt>,
+}
+
+/// Where the next packet begins. A batch has one of its own, so that dropping the batch takes everything back.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    write: u32,
+    /// Bytes that may be written from there on, as far as known; the gap is taken off.
+    room: u32,
 }
 
 impl<M: Memory> Writer<M> {
@@ -53,15 +60,13 @@ impl<M: Memory> Writer<M> {
         let mut writer = Self {
             memory,
             ring,
-            write,
-            unpublished: 0,
-            room: 0,
+            published: Cursor { write, room: 0 },
             publish_bytes: PUBLISH_BYTES.min(ring.data_bytes() / 4),
             owed: false,
             space_requested: false,
             corrupt: None,
         };
-        writer.refresh()?;
+        writer.published = writer.refresh(writer.published)?;
         Ok(writer)
     }
 
@@ -70,10 +75,10 @@ impl<M: Memory> Writer<M> {
     ///
     /// # Errors
     /// [`WriteError`]; nothing is visible to the other side then.
-    #[inline]
+    #[inline(always)]
     pub fn try_write(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Signal, WriteError> {
-        self.put(packet, payload)?;
-        Ok(self.publish())
+        let end = self.put(self.published, packet, payload)?;
+        Ok(self.publish(end))
     }
 
     /// Starts a batch: several packets, published together.
@@ -88,8 +93,8 @@ impl<M: Memory> Writer<M> {
     /// [`Corrupt`], sticky.
     #[inline]
     pub fn free_bytes(&mut self) -> Result<u32, Corrupt> {
-        self.refresh()?;
-        Ok(self.room + GAP_BYTES)
+        self.published = self.refresh(self.published)?;
+        Ok(self.published.room + GAP_BYTES)
     }
 
     /// Bytes of ring that the largest packet may take, descriptor and trailer included.
@@ -116,8 +121,7 @@ impl<M: Memory> Writer<M> {
         // Fence, between our store of the pending size and our load of the read index; the reader's half is
         // `publish_read` (Linux: hv_pkt_iter_close).
         self.memory.store_then_fence(ControlField::PendingSendSize, wanted);
-        self.refresh()?;
-        let room = wanted < self.room + GAP_BYTES;
+        let room = wanted < self.free_bytes()?;
         if room {
             self.cancel_space_request();
         }
@@ -163,118 +167,110 @@ impl<M: Memory> Writer<M> {
         self.memory
     }
 
-    /// Places one packet without publishing it.
-    #[inline]
-    fn put(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
-        let bytes = match payload {
-            [] => 0,
-            [only] => only.len(),
-            parts => parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len())),
-        };
-        let frame = self.open(packet, bytes)?;
-        let mut at = self.ring.advance(self.write, frame.header_bytes);
-        match payload {
-            [] => {}
-            [only] => self.write_padded(at, only),
-            parts => {
-                self.zero_last_word(&frame);
-                for part in parts {
-                    self.memory.write(at, part);
-                    // Bounded by the frame, so it fits.
-                    at = self.ring.advance(at, u32::try_from(part.len()).unwrap_or(0));
-                }
-            }
+    /// Places one packet without publishing it; returns where the next one begins.
+    #[inline(always)]
+    fn put(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Cursor, WriteError> {
+        // What nearly every packet is: no ranges, one slice, and room for it is known.
+        let ([only], true) = (payload, packet.is_plain()) else { return self.put_any(at, packet, payload) };
+        let padded = (only.len() + 7) & !7;
+        let ring_bytes = padded + SMALLEST_PACKET_BYTES as usize;
+        if ring_bytes <= at.room as usize
+            && padded <= (LARGEST_PACKET_BYTES - DESCRIPTOR_BYTES) as usize
+            && let Ok(ring_bytes) = u32::try_from(ring_bytes)
+        {
+            let end = at.behind(ring_bytes, self.ring);
+            self.memory.store_packet(at.write, packet.plain_words(ring_bytes - TRAILER_BYTES), only, trailer(at.write));
+            return Ok(end);
         }
-        self.close(packet, &frame);
-        Ok(())
+        // Copies, so that the caller's values need no address on the usual way.
+        self.put_any(at, &{ *packet }, &[*only])
     }
 
-    /// Makes sure that a packet with this payload fits.
-    #[inline]
-    fn open(&mut self, packet: &OutgoingPacket<'_>, payload_bytes: usize) -> Result<Frame, WriteError> {
-        let frame = packet.frame(payload_bytes, self.largest_packet_bytes())?;
-        if frame.ring_bytes > self.room {
-            self.refresh()?;
-            if frame.ring_bytes > self.room {
-                return Err(WriteError::Full { needed: frame.ring_bytes, free: self.room + GAP_BYTES });
-            }
+    /// [`Writer::put`] for every packet.
+    #[inline(never)]
+    fn put_any(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<Cursor, WriteError> {
+        let bytes = payload.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        let (at, frame) = self.open(at, packet, bytes)?;
+        let mut offset = self.ring.advance(at.write, frame.header_bytes);
+        self.zero_last_word(at, &frame);
+        for part in payload {
+            self.memory.write(offset, part);
+            // Bounded by the frame, so it fits.
+            offset = self.ring.advance(offset, u32::try_from(part.len()).unwrap_or(0));
         }
-        Ok(frame)
+        Ok(self.close(at, packet, &frame))
     }
 
-    /// Writes what surrounds the payload and takes the packet's bytes.
-    #[inline]
-    fn close(&mut self, packet: &OutgoingPacket<'_>, frame: &Frame) {
-        self.memory.store_words(self.write, frame.descriptor.to_words());
+    /// Makes sure that a packet with this payload fits; returns what is known about the room now.
+    fn open(&mut self, at: Cursor, packet: &OutgoingPacket<'_>, bytes: usize) -> Result<(Cursor, Frame), WriteError> {
+        let frame = packet.frame(bytes, self.largest_packet_bytes())?;
+        if frame.ring_bytes <= at.room {
+            return Ok((at, frame));
+        }
+        let at = self.refresh(at)?;
+        if frame.ring_bytes <= at.room {
+            Ok((at, frame))
+        } else {
+            Err(WriteError::Full { needed: frame.ring_bytes, free: at.room + GAP_BYTES })
+        }
+    }
+
+    /// Writes what surrounds the payload; returns where the next packet begins.
+    fn close(&self, at: Cursor, packet: &OutgoingPacket<'_>, frame: &Frame) -> Cursor {
         let ring = self.ring;
-        packet.write_extra(&self.memory, ring.advance(self.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
-        let trailer = ring.advance(self.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
-        self.memory.store_words(trailer, [u64::from(self.write) << 32]);
-        self.write = ring.advance(self.write, frame.ring_bytes);
-        self.room = self.room.saturating_sub(frame.ring_bytes);
-        self.unpublished += frame.ring_bytes;
-    }
-
-    /// Copies one slice and fills its last word up with zeroes.
-    #[inline]
-    fn write_padded(&self, at: u32, source: &[u8]) {
-        let (words, tail) = source.split_at(source.len() & !7);
-        self.memory.write(at, words);
-        if !tail.is_empty() {
-            let mut last = [0; 8];
-            for (byte, value) in last.iter_mut().zip(tail) {
-                *byte = *value;
-            }
-            let at = self.ring.advance(at, u32::try_from(words.len()).unwrap_or(0));
-            self.memory.store_words(at, [u64::from_le_bytes(last)]);
-        }
+        self.memory.store_words(at.write, frame.descriptor.to_words());
+        packet.write_extra(&self.memory, ring.advance(at.write, DESCRIPTOR_BYTES), |at, by| ring.advance(at, by));
+        let last = ring.advance(at.write, frame.ring_bytes.saturating_sub(TRAILER_BYTES));
+        self.memory.store_words(last, [trailer(at.write)]);
+        at.behind(frame.ring_bytes, ring)
     }
 
     /// The last word before the trailer: padding, until the payload overwrites it.
-    #[inline]
-    fn zero_last_word(&self, frame: &Frame) {
+    fn zero_last_word(&self, at: Cursor, frame: &Frame) {
         let before_trailer = frame.ring_bytes.saturating_sub(TRAILER_BYTES);
         if before_trailer > frame.header_bytes {
-            self.memory.store_words(self.ring.advance(self.write, before_trailer - 8), [0]);
+            self.memory.store_words(self.ring.advance(at.write, before_trailer - 8), [0]);
         }
     }
 
-    /// Publishes what was written and returns the signal that is due.
-    #[inline]
-    fn publish(&mut self) -> Signal {
-        let mut needed = self.owed;
-        self.owed = false;
-        if self.unpublished != 0 && self.corrupt.is_none() {
-            if self.space_requested {
-                // Before the write index moves, or the reader could pair the new index with the old request.
-                self.cancel_space_request();
-            }
-            let old_write = self.ring.retreat(self.write, self.unpublished);
-            needed |= publish_write(&self.memory, old_write, self.write).is_needed();
-            self.unpublished = 0;
+    /// Publishes what was written up to `end` and returns the signal that is due.
+    #[inline(always)]
+    fn publish(&mut self, end: Cursor) -> Signal {
+        if self.space_requested || self.published.write == end.write {
+            return self.publish_rarely(end);
         }
-        Signal::when(needed)
+        let start = self.published.write;
+        self.published = end;
+        let signal = publish_write(&self.memory, start, end.write);
+        if self.owed { self.take_owed_signal() } else { signal }
     }
 
-    /// Publishes within a batch when enough has come together; a signal that is due is kept for the commit.
-    #[inline]
-    fn publish_if_long(&mut self) {
-        if self.unpublished >= self.publish_bytes {
-            self.owed = self.publish().is_needed();
+    /// [`Writer::publish`] after a request for space, or with nothing to publish.
+    #[cold]
+    fn publish_rarely(&mut self, end: Cursor) -> Signal {
+        if self.published.write == end.write {
+            return self.take_owed_signal();
         }
+        // Before the write index moves, or the reader could pair the new index with the old request.
+        self.cancel_space_request();
+        self.publish(end)
     }
 
-    /// Takes back what was not published.
+    /// Publishes within a batch and keeps the signal that is due.
+    #[inline(never)]
+    fn publish_early(&mut self, end: Cursor) {
+        self.owed = self.publish(end).is_needed();
+    }
+
+    /// Bytes written before `at` and not published.
     #[inline]
-    fn roll_back(&mut self) {
-        self.write = self.ring.retreat(self.write, self.unpublished);
-        self.room += self.unpublished;
-        self.unpublished = 0;
+    const fn unpublished(&self, at: Cursor) -> u32 {
+        self.ring.distance(self.published.write, at.write)
     }
 
     /// Loads the read index and checks that the reader only went forward, and not beyond what was published.
-    #[inline]
-    fn refresh(&mut self) -> Result<(), Corrupt> {
+    #[inline(never)]
+    fn refresh(&mut self, at: Cursor) -> Result<Cursor, Corrupt> {
         if let Some(corrupt) = self.corrupt {
             return Err(corrupt);
         }
@@ -282,22 +278,34 @@ impl<M: Memory> Writer<M> {
         if !self.ring.is_index(read) {
             return Err(self.fail(read, self.ring.data_bytes()));
         }
-        let used = self.ring.distance(read, self.write);
+        let used = self.ring.distance(read, at.write);
         let room = self.largest_packet_bytes().saturating_sub(used);
-        if used < self.unpublished || room < self.room {
-            return Err(self.fail(read, self.write));
+        if used < self.unpublished(at) || room < at.room {
+            return Err(self.fail(read, at.write));
         }
-        self.room = room;
-        Ok(())
+        Ok(Cursor { write: at.write, room })
     }
 
     #[cold]
     fn fail(&mut self, value: u32, limit: u32) -> Corrupt {
         let corrupt = Corrupt { what: What::ReadIndex, value, limit };
         self.corrupt = Some(corrupt);
-        // Nothing can be taken back to a ring whose state is unknown.
-        self.room = 0;
-        self.unpublished = 0;
+        // Without room every write comes by `refresh`, which remembers.
+        self.published.room = 0;
         corrupt
     }
+}
+
+impl Cursor {
+    /// Behind a packet for which there is room.
+    #[inline(always)]
+    const fn behind(self, ring_bytes: u32, ring: Geometry) -> Self {
+        Self { write: ring.advance(self.write, ring_bytes), room: self.room.wrapping_sub(ring_bytes) }
+    }
+}
+
+/// The word behind a packet: where the packet starts, in the upper half.
+#[inline]
+const fn trailer(start: u32) -> u64 {
+    (start as u64) << 32
 }

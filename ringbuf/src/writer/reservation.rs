@@ -3,29 +3,30 @@
 use crate::error::WriteError;
 use crate::memory::Memory;
 use crate::packet::{Frame, OutgoingPacket};
-use crate::writer::Writer;
+use crate::writer::WriteBatch;
 
 /// Room for one packet in a batch. Dropping it without [`Reservation::commit`] gives the room up.
 ///
 /// Bytes that are never written keep what the ring held before, except for the padding, which is zero.
 #[derive(Debug)]
-pub struct Reservation<'b, 'p, M: Memory> {
-    writer: &'b mut Writer<M>,
+#[must_use = "a reservation that is not committed is given up"]
+pub struct Reservation<'b, 'w, 'p, M: Memory> {
+    batch: &'b mut WriteBatch<'w, M>,
     packet: OutgoingPacket<'p>,
     frame: Frame,
     payload_bytes: usize,
 }
 
-impl<'b, 'p, M: Memory> Reservation<'b, 'p, M> {
+impl<'b, 'w, 'p, M: Memory> Reservation<'b, 'w, 'p, M> {
     #[inline]
     pub(super) fn new(
-        writer: &'b mut Writer<M>,
+        batch: &'b mut WriteBatch<'w, M>,
         packet: OutgoingPacket<'p>,
         frame: Frame,
         payload_bytes: usize,
     ) -> Self {
-        writer.zero_last_word(&frame);
-        Self { writer, packet, frame, payload_bytes }
+        batch.writer.zero_last_word(batch.at, &frame);
+        Self { batch, packet, frame, payload_bytes }
     }
 
     /// Bytes of payload that were reserved.
@@ -51,8 +52,8 @@ impl<'b, 'p, M: Memory> Reservation<'b, 'p, M> {
         let inside = offset.checked_add(source.len()).is_some_and(|end| end <= self.payload_bytes);
         match u32::try_from(offset) {
             Ok(offset) if inside => {
-                let start = self.frame.header_bytes + offset;
-                self.writer.memory.write(self.writer.ring.advance(self.writer.write, start), source);
+                let (writer, start) = (&*self.batch.writer, self.batch.at.write);
+                writer.memory.write(writer.ring.advance(start, self.frame.header_bytes + offset), source);
                 Ok(())
             }
             _ => Err(WriteError::OutsideReservation { offset, bytes: source.len(), reserved: self.payload_bytes }),
@@ -76,7 +77,7 @@ impl<'b, 'p, M: Memory> Reservation<'b, 'p, M> {
     /// Adds the packet to its batch.
     #[inline]
     pub fn commit(self) {
-        self.writer.close(&self.packet, &self.frame);
-        self.writer.publish_if_long();
+        self.batch.at = self.batch.writer.close(self.batch.at, &self.packet, &self.frame);
+        self.batch.publish_if_long();
     }
 }

@@ -4,6 +4,7 @@
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 
+use rustix::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use rustix::param::page_size;
@@ -28,26 +29,32 @@ impl Drop for Mapping {
     }
 }
 
-/// A mirrored ring with `pages` system pages of data.
-pub(crate) fn mirrored(pages: u32) -> Mapped<Mapping> {
+/// Two handles to one mirrored ring with `pages` system pages of data, each with its own mapping of them.
+pub(crate) fn mirrored_pair(pages: u32) -> (Mapped<Mapping>, Mapped<Mapping>) {
+    let bytes = page_size() as u64 * (u64::from(pages) + 1);
+    let file = memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
+    ftruncate(&file, bytes).unwrap();
+    (map_ring(&file, pages), map_ring(&file, pages))
+}
+
+fn map_ring(file: &OwnedFd, pages: u32) -> Mapped<Mapping> {
     let page = page_size();
     let data = page * pages as usize;
-    let file = memfd_create("ring", MemfdFlags::CLOEXEC).unwrap();
-    ftruncate(&file, (page + data) as u64).unwrap();
     let bytes = page + 2 * data;
     // SAFETY: a new private range at an address that the kernel chooses.
     let base =
         unsafe { mmap_anonymous(null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE) }.unwrap().cast::<u8>();
     let map = |at: usize, length: usize, offset: usize| {
-        let (read_write, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED);
+        let (read_write, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE);
         // SAFETY: replaces a part of the range that was reserved above, which nobody uses yet.
-        unsafe { mmap(base.wrapping_add(at).cast(), length, read_write, flags, &file, offset as u64) }.unwrap();
+        unsafe { mmap(base.wrapping_add(at).cast(), length, read_write, flags, file, offset as u64) }.unwrap();
     };
     map(0, page + data, 0);
     map(page + data, data, page);
     let owner = Mapping { base: NonNull::new(base).unwrap(), bytes };
     let (control, start) = (owner.base, NonNull::new(base.wrapping_add(page)).unwrap());
     // SAFETY: control page and twice the data are mapped until `owner` is dropped; no references to them exist; the
-    // two halves are the same pages of the file. Other writers are other users of this `Mapped`.
+    // two halves are the same pages of the file. Other writers are the other handle, and users of this one.
     unsafe { Mapped::mirrored(control, start, u32::try_from(data).unwrap(), owner) }.unwrap()
 }

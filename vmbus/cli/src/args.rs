@@ -33,11 +33,13 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` logs warnings
+    /// and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY, value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_STATE_DIRECTORY)]
+    #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) state_directory: PathBuf,
     /// Look at the machine below this folder, which has `sys`, `proc` and `dev` (for tests)
     #[arg(long, global = true, value_name = "PATH", default_value = "/", value_hint = ValueHint::DirPath)]
@@ -74,7 +76,8 @@ pub(crate) enum Command {
     ///
     /// Reports memory pressure to the host, and gives it pages and takes them back as it asks. Tells systemd when it is
     /// ready. SIGINT and SIGTERM end it cleanly: every page is given back first. With --json it prints one JSON object
-    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded, closed.
+    /// a line, each with an "event": waiting, opened, negotiated, status, ballooned, deflated, gave_back, rescinded,
+    /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
     /// Print a completion script for a shell
@@ -119,6 +122,9 @@ pub(crate) struct Bind {
     /// Also take the network adapter with the default route, or a disk that is in use
     #[arg(long)]
     pub(crate) force: bool,
+    /// Tell uio_hv_generic the device's class, instead of telling the device its driver: the way of old kernels
+    #[arg(long)]
+    pub(crate) new_id: bool,
 }
 
 #[derive(Debug, Args)]

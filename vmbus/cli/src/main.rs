@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
-    start_log(cli.global.log.as_deref(), cli.global.quiet);
+    start_log(cli.global.log.as_deref(), &cli.command, cli.global.quiet);
     let context = Context::new(cli.global);
     let exit = match commands::run(&context, cli.command) {
         Ok(exit) => exit,
@@ -52,10 +52,12 @@ fn refuse(error: &clap::Error) -> Exit {
     if help { Exit::Ok } else { Exit::Usage }
 }
 
-/// Logs to standard error what `filter`, `VMBUS_LOG` or `RUST_LOG` ask for; else warnings, or errors where quiet.
-fn start_log(filter: Option<&str>, quiet: bool) {
-    let from_environment = || ["VMBUS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok());
-    let default = || if quiet { "error" } else { "warn" }.to_owned();
+/// Logs to standard error what `filter`, `VMBUS_LOG` or `RUST_LOG` ask for. Without them a driver logs warnings; a
+/// command that ends at once logs errors only, as what it warns of is in the error that it ends with.
+fn start_log(filter: Option<&str>, command: &Command, quiet: bool) {
+    let from_environment =
+        || ["VMBUS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let default = || if quiet || !matches!(command, Command::Balloon(_)) { "error" } else { "warn" }.to_owned();
     let filter = filter.map(str::to_owned).or_else(from_environment).unwrap_or_else(default);
     env_logger::Builder::new().parse_filters(&filter).init();
 }

@@ -5,9 +5,9 @@
 
 use rustix::io::Errno;
 
+use super::driver_core::{Point, Step};
 use super::guard;
 use super::journal::{Entry, Former, boot_id};
-use super::kernel::{Point, Step};
 use super::{Binder, Outcome, Restored, UIO_DRIVER};
 use crate::Error;
 use crate::class::Class;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::kernel::{Kernel, Point, Step};
+use super::driver_core::{DriverCore, Point, Step};
 use crate::Error;
 use crate::sysfs::Bus;
 
@@ -160,7 +160,7 @@ impl Journal {
     }
 
     /// Puts `entry` on disk, in place of what was there.
-    pub(crate) fn store(&self, entry: &Entry, kernel: &dyn Kernel) -> Result<(), Error> {
+    pub(crate) fn store(&self, entry: &Entry, kernel: &dyn DriverCore) -> Result<(), Error> {
         let Some(path) = self.path(&entry.device) else {
             return Err(Error::malformed(&self.folder, "a device name that can name a file", &entry.device));
         };
@@ -180,7 +180,7 @@ impl Journal {
     }
 
     /// Forgets the device.
-    pub(crate) fn drop_entry(&self, device: &str, kernel: &dyn Kernel) -> Result<(), Error> {
+    pub(crate) fn drop_entry(&self, device: &str, kernel: &dyn DriverCore) -> Result<(), Error> {
         let Some(path) = self.path(device) else { return Ok(()) };
         match fs::remove_file(&path).and_then(|()| self.sync_folder()) {
             Ok(()) => kernel.at(Point::JournalDropped),

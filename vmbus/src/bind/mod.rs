@@ -3,10 +3,10 @@
 //! What is about to be done is on disk before it is done: whatever kills the process, `restore` brings the former
 //! driver back.
 
+mod driver_core;
 mod give_back;
 mod guard;
 mod journal;
-mod kernel;
 mod take;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +16,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::sysfs::{Bus, Device};
 
+use driver_core::{DriverCore, System};
 use journal::Journal;
-use kernel::{Kernel, System};
 
 /// The kernel driver that hands a device to user space.
 pub const UIO_DRIVER: &str = "uio_hv_generic";
@@ -104,17 +104,17 @@ pub struct Attempt {
 pub struct Binder {
     bus: Bus,
     journal: Journal,
-    kernel: Box<dyn Kernel>,
+    kernel: Box<dyn DriverCore>,
     always_new_id: bool,
 }
 
 impl Binder {
     /// A binder for `bus` that keeps its journal in `state_directory` (created when first needed).
     pub fn new(bus: &Bus, state_directory: impl Into<PathBuf>) -> Self {
-        Self::with_kernel(bus, state_directory, Box::new(System))
+        Self::with_driver_core(bus, state_directory, Box::new(System))
     }
 
-    fn with_kernel(bus: &Bus, state_directory: impl Into<PathBuf>, kernel: Box<dyn Kernel>) -> Self {
+    fn with_driver_core(bus: &Bus, state_directory: impl Into<PathBuf>, kernel: Box<dyn DriverCore>) -> Self {
         Self { bus: bus.clone(), journal: Journal::at(state_directory.into()), kernel, always_new_id: false }
     }
 

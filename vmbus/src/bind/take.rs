@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::driver_core::{Point, Step};
 use super::guard;
 use super::journal::{Entry, boot_id};
-use super::kernel::{Point, Step};
 use super::{BindOptions, Binder, Bound, Method, UIO_DRIVER};
 use crate::Error;
 use crate::sysfs::Device;

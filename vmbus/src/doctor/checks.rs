@@ -35,8 +35,8 @@ pub(super) fn bus(facts: &Facts) -> Vec<Finding> {
     let finding = Finding::new("bus", Severity::Failure, "there is no VMBus: /sys/bus/vmbus/devices does not exist");
     let (meaning, fix) = match (facts.announced, facts.bus_module) {
         (_, Module::Available) => (
-            "The bus driver hv_vmbus is on disk but not running. It does not load on a machine whose hypervisor is not Hyper-V \
-             or does not imitate it.",
+            "The bus driver hv_vmbus is on disk but not running. It does not load on a machine whose hypervisor is \
+             not Hyper-V or does not imitate it.",
             "run `modprobe hv_vmbus`; if it answers \"No such device\", this is not a Hyper-V guest",
         ),
         (_, Module::Missing) => (
@@ -48,7 +48,8 @@ pub(super) fn bus(facts: &Facts) -> Vec<Finding> {
             "run `modprobe hv_vmbus` and look at `dmesg | grep -i -e hv_ -e hyper-v`",
         ),
         (false, _) => (
-            "The firmware announces none either: this machine is not a guest of Hyper-V, Azure or a VMM that offers VMBus.",
+            "The firmware announces none either: this machine is not a guest of Hyper-V, Azure or a VMM that offers \
+             VMBus.",
             "run this inside such a guest; under QEMU add `-device vmbus-bridge` and the hv-* CPU flags with `kvm=off`",
         ),
     };
@@ -67,10 +68,16 @@ pub(super) fn uio_module(facts: &Facts) -> Vec<Finding> {
         Module::Present => Finding::ok(id, format!("{UIO_DRIVER} is loaded")),
         Module::Available => finding(Severity::Warning)
             .meaning("No device can be handed to user space until it is; `vmbusctl bind` needs it.")
-            .fix("run `modprobe uio_hv_generic`; to have it at every boot, put the name in /etc/modules-load.d/vmbus.conf"),
+            .fix(
+                "run `modprobe uio_hv_generic`; to have it at every boot, put the name in \
+                  /etc/modules-load.d/vmbus.conf",
+            ),
         Module::Missing => finding(Severity::Failure)
             .meaning("This kernel does not come with it: no device can be handed to user space.")
-            .fix("install the kernel's extra modules (linux-modules-extra-... on Ubuntu) or a kernel with CONFIG_UIO_HV_GENERIC"),
+            .fix(
+                "install the kernel's extra modules (linux-modules-extra-... on Ubuntu) or a kernel with \
+                  CONFIG_UIO_HV_GENERIC",
+            ),
         Module::Unknown => finding(Severity::Warning)
             .meaning("No device can be handed to user space until it is. The kernel's module list could not be read.")
             .fix("run `modprobe uio_hv_generic` where the kernel's modules are"),
@@ -143,10 +150,11 @@ pub(super) fn monitor(facts: &Facts) -> Vec<Finding> {
     let without: Vec<&Device> = facts.devices.iter().filter(|device| device.monitor_id.is_none()).collect();
     let refusal = facts.log.newest(REFUSAL);
     let old = facts.kernel.version.is_none_or(|version| version < SLOW_CHANNELS_SINCE);
-    let meaning = "Before 6.10 uio_hv_generic refuses a channel that is not signalled through a monitor page (\"vmbus channel \
-                   requires hypercall\"): binding seems to work, but no /dev/uioN appears. Hosts give monitor ids to some \
+    let meaning = "Before 6.10 uio_hv_generic refuses a channel that is not signalled through a monitor page (\"vmbus \
+                   channel requires hypercall\", error 524), and no /dev/uioN appears. Hosts give monitor ids to some \
                    devices only, and at most 128 of them.";
-    let fix = "run Linux 6.10 or later (on Debian 12: the kernel of bookworm-backports), or use devices with a monitor id only";
+    let fix = "run Linux 6.10 or later (on Debian 12: the kernel of bookworm-backports), or use devices with a \
+               monitor id only";
     if let Some(line) = refusal {
         return vec![
             Finding::new(id, Severity::Failure, "this kernel refused a device that has no monitor id")
@@ -217,10 +225,13 @@ pub(super) fn left_open(facts: &Facts) -> Vec<Finding> {
             let title = format!("the channel of {} is open, but no driver has the device", name(device));
             Finding::new("channel-left-open", Severity::Failure, title)
                 .meaning(
-                    "It was unbound while a process had its node open. The kernel never closed the channel, so every driver that \
-                     opens it, also the kernel's own, fails with \"Invalid argument\".",
+                    "It was unbound while a process had its node open. The kernel never closed the channel, so every \
+                     driver that opens it, also the kernel's own, fails with \"Invalid argument\".",
                 )
-                .fix("restart the guest, or have the host remove the device and add it again; unbind with `vmbusctl unbind`")
+                .fix(
+                    "restart the guest, or have the host remove the device and add it again; unbind with `vmbusctl \
+                      unbind`",
+                )
         })
         .collect()
 }
@@ -232,7 +243,10 @@ pub(super) fn log(facts: &Facts) -> Vec<Finding> {
     }
     vec![
         Finding::new("kernel-log", Severity::Note, "the kernel's log may not be read")
-            .meaning("Refusals that only the kernel explains (a channel without a monitor id, no memory for rings) stay unseen.")
+            .meaning(
+                "Refusals that only the kernel explains (a channel without a monitor id, no memory for rings) \
+                      stay unseen.",
+            )
             .fix("run the doctor as root, or set `sysctl kernel.dmesg_restrict=0`"),
     ]
 }

@@ -76,7 +76,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Reads the state of the machine below the root of `bus`. Whatever cannot be read stays unknown; nothing is an error.
+    /// Reads the state of the machine below the root of `bus`. Whatever cannot be read stays unknown; nothing is an
+    /// error.
     #[must_use]
     pub fn gather(bus: &Bus) -> Self {
         let root = &bus.path("");
@@ -230,9 +231,9 @@ mod tests {
 
     #[test]
     fn contiguous_blocks_are_counted_in_usable_zones() {
-        let buddyinfo = "Node 0, zone      DMA      0      0      0      0      0      0      0      0      1      1      3\n\
-                         Node 0, zone    DMA32      3      2      2      3      2      3      2      2      2      2      5\n\
-                         Node 0, zone   Normal    100     80      4      1      0      0      0      0      0      1      2\n";
+        let buddyinfo = "Node 0, zone      DMA   0   0   0   0   0   0   0   0   1   1   3\n\
+                         Node 0, zone    DMA32   3   2   2   3   2   3   2   2   2   2   5\n\
+                         Node 0, zone   Normal 100  80   4   1   0   0   0   0   0   1   2\n";
         assert_eq!(free_blocks(buddyinfo, 4096), Some(7));
         assert_eq!(free_blocks("", 4096), None);
     }

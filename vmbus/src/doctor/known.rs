@@ -126,15 +126,16 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "subchannel-interrupt-panic",
         title: "an interrupt on a subchannel panics the kernel",
-        meaning: "uio_hv_generic leaves the interrupts of subchannels unmasked, but its handler looks up the device of the \
-                  primary channel only and dereferences a null pointer: the first packet on a subchannel takes the machine down.",
+        meaning: "uio_hv_generic leaves the interrupts of subchannels unmasked, but its handler looks up the device \
+                  of the primary channel only and dereferences a null pointer: the first packet on a subchannel takes \
+                  the machine down.",
         workaround: "until then do not open subchannels (one queue per network adapter)",
         references: &["Debian bug 1120602", "b15b7d2a1b09 without d062463edf17"],
         severity: Severity::Failure,
         applies: Applies::Subchannels,
         mainline: None,
-        // Introduced: the releases into which b15b7d2a1b09 went. Fixed: review mails of 21 and 27 November (6.12.59, 6.6.118)
-        // and 1 and 3 December 2025; 6.1.159 also in Debian's change log.
+        // Introduced: the releases into which b15b7d2a1b09 went. Fixed: review mails of 21 and 27 November (6.12.59,
+        // 6.6.118) and 1 and 3 December 2025; 6.1.159 also in Debian's change log.
         stable: &[
             between(v(5, 4, 301), v(5, 4, 302)),
             between(v(5, 10, 246), v(5, 10, 247)),
@@ -148,8 +149,8 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "cve-2024-46739",
         title: "a rescinded device crashes the kernel, or never comes back",
-        meaning: "When the host takes a device away, hv_uio_rescind may dereference a null pointer; where it does not, the \
-                  device is never unregistered, its relid never released, and the host cannot offer it again.",
+        meaning: "When the host takes a device away, hv_uio_rescind may dereference a null pointer; where it does \
+                  not, the device is never unregistered, its relid never released, and the host cannot offer it again.",
         workaround: "until then unbind the device before the host removes it",
         references: &["CVE-2024-46739", "fb1adbd7e50f", "6fd28941447b"],
         severity: Severity::Failure,
@@ -170,8 +171,8 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "cve-2024-36910",
         title: "decrypted pages go back to the kernel's free memory",
-        meaning: "In a confidential VM, buffers that could not be encrypted again are freed while the host can still read and \
-                  write them; whatever the kernel puts there next is exposed.",
+        meaning: "In a confidential VM, buffers that could not be encrypted again are freed while the host can still \
+                  read and write them; whatever the kernel puts there next is exposed.",
         workaround: "until then do not bind devices to uio_hv_generic in this VM",
         references: &["CVE-2024-36910", "CVE-2024-36909"],
         severity: Severity::Failure,
@@ -183,8 +184,8 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "uio-page-size",
         title: "rings and pages are mapped with the wrong size",
-        meaning: "On systems whose page is not 4 KiB, uio_hv_generic reports ring, interrupt-page and monitor-page sizes that \
-                  do not match what it allocated: mapping them fails or reaches past them.",
+        meaning: "On systems whose page is not 4 KiB, uio_hv_generic reports ring, interrupt-page and monitor-page \
+                  sizes that do not match what it allocated: mapping them fails or reaches past them.",
         workaround: "until then run a kernel built with 4 KiB pages",
         references: &["0315fef2", "c951ab8f", "09eea7ad"],
         severity: Severity::Failure,
@@ -197,8 +198,9 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "interrupt-mask-race",
         title: "the kernel masks interrupts behind the driver's back",
-        meaning: "Up to this release uio_hv_generic sets the ring's interrupt mask after each interrupt, which can swallow a \
-                  wake-up. The drivers here mask, unmask and look again themselves and work with either; others may hang.",
+        meaning: "Up to this release uio_hv_generic sets the ring's interrupt mask after each interrupt, which can \
+                  swallow a wake-up. The drivers here mask, unmask and look again themselves and work with either; \
+                  others may hang.",
         workaround: "",
         references: &["b15b7d2a1b09"],
         severity: Severity::Note,
@@ -218,8 +220,9 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
     KnownBug {
         id: "fcopy-ring-size",
         title: "the guest file copy device has small rings",
-        meaning: "Since 6.10 the ring size follows the device class (16 KiB and a header for file copy). Programs with a \
-                  hard-coded size, such as older hv_fcopy_uio_daemon builds, fail to map it; read the size from sysfs.",
+        meaning: "Since 6.10 the ring size follows the device class (16 KiB and a header for file copy). Programs \
+                  with a hard-coded size, such as older hv_fcopy_uio_daemon builds, fail to map it; read the size \
+                  from sysfs.",
         workaround: "use a hv_fcopy_uio_daemon of July 2025 or later",
         references: &["547fa4ff", "a4131a50d072"],
         severity: Severity::Note,

@@ -17,7 +17,8 @@ pub use log::KernelLog;
 
 use crate::sysfs::Bus;
 
-/// Examines the machine that `bus` belongs to. What cannot be read is left out or said to be unknown; nothing here fails.
+/// Examines the machine that `bus` belongs to. What cannot be read is left out or said to be unknown; nothing here
+/// fails.
 ///
 /// ```
 /// use vmbus::doctor::{Severity, examine};

@@ -18,13 +18,17 @@ pub(super) fn rights(facts: &Facts) -> Vec<Finding> {
         Some(0) if facts.may(CAP_SYS_ADMIN) => vec![Finding::ok(id, "this process is root, with CAP_SYS_ADMIN")],
         Some(0) => vec![
             Finding::new(id, Severity::Warning, "this process is root without CAP_SYS_ADMIN")
-                .meaning("The kernel hides page frame numbers from it, which the balloon driver has to report to the host.")
+                .meaning(
+                    "The kernel hides page frame numbers from it, which the balloon driver has to report to the \
+                          host.",
+                )
                 .fix("in a container add the capability (`--cap-add SYS_ADMIN`) and mount /sys writable"),
         ],
         Some(user) => vec![
             Finding::new(id, Severity::Warning, format!("this process runs as user {user}, not as root"))
                 .meaning(
-                    "Binding writes to /sys/bus/vmbus/drivers, and /dev/uioN belongs to root; both will be refused. Listing works.",
+                    "Binding writes to /sys/bus/vmbus/drivers, and /dev/uioN belongs to root; both will be refused. \
+                     Listing works.",
                 )
                 .fix("run vmbusctl with sudo, or give your group /dev/uioN by a udev rule and leave binding to root"),
         ],
@@ -37,8 +41,8 @@ pub(super) fn pinning(facts: &Facts) -> Vec<Finding> {
         return Vec::new();
     }
     let id = "io-uring";
-    let meaning = "The balloon driver pins the pages it takes by registering them with io_uring; locking memory does not stop \
-                   the kernel from moving it, and a moved page would tell the host the wrong address.";
+    let meaning = "The balloon driver pins the pages it takes by registering them with io_uring; locking memory does \
+                   not stop the kernel from moving it, and a moved page would tell the host the wrong address.";
     let mut findings = Vec::new();
     let privileged = facts.may(CAP_SYS_ADMIN);
     match facts.io_uring_disabled {
@@ -74,10 +78,13 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
         Some(0) => findings.push(
             Finding::new("contiguous-memory", Severity::Warning, "no free block of 4 MiB is left")
                 .meaning(format!(
-                    "Binding most devices to {UIO_DRIVER} allocates both rings as one physically contiguous block of 4 MiB; it \
-                     fails with \"Cannot allocate memory\" while memory is this fragmented."
+                    "Binding most devices to {UIO_DRIVER} allocates both rings as one physically contiguous block of \
+                     4 MiB; it fails with \"Cannot allocate memory\" while memory is this fragmented."
                 ))
-                .fix("run `sysctl vm.compact_memory=1` and bind again; best bind early after boot, before reserving huge pages"),
+                .fix(
+                    "run `sysctl vm.compact_memory=1` and bind again; best bind early after boot, before reserving \
+                      huge pages",
+                ),
         ),
         Some(blocks) => {
             findings.push(Finding::ok("contiguous-memory", format!("{blocks} free blocks of 4 MiB for rings")));
@@ -89,7 +96,10 @@ pub(super) fn memory(facts: &Facts) -> Vec<Finding> {
     {
         findings.push(
             Finding::new("memory", Severity::Warning, format!("only {} MiB of memory are available", available >> 20))
-                .meaning("Each device bound to uio_hv_generic takes up to 51 MiB (network adapters always, others before 6.14).")
+                .meaning(
+                    "Each device bound to uio_hv_generic takes up to 51 MiB (network adapters always, others \
+                          before 6.14).",
+                )
                 .fix("free memory, give the guest more, or bind fewer devices"),
         );
     }

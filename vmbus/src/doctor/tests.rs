@@ -174,7 +174,11 @@ fn the_table_is_consistent() {
 proptest::proptest! {
     /// Whatever the files hold, the doctor comes to a verdict.
     #[test]
-    fn any_kernel_text_is_judged(release in ".{0,40}", banner in "(.{0,20}Debian ?)?.{0,40}", signature in "([a-zA-Z0-9.]+ ){0,4}") {
+    fn any_kernel_text_is_judged(
+        release in ".{0,40}",
+        banner in "(.{0,20}Debian ?)?.{0,40}",
+        signature in "([a-zA-Z0-9.]+ ){0,4}",
+    ) {
         let kernel = Kernel::identify(&release, &banner, &signature);
         for bug in KNOWN_BUGS {
             let verdict = bug.verdict(&kernel);

@@ -36,7 +36,7 @@ impl Link {
         const ATTEMPTS: usize = 3;
         let path = bus.path("dev").join(uio_name(device)?);
         for _ in 0..ATTEMPTS {
-            let node = Node::open(path.clone(), device)?;
+            let node = Node::open(path.clone(), bus, device)?;
             let (shared, found) = Shared::new(bus, device, options, node)?;
             if found.fresh {
                 return Self::start(shared, options.watch || found.needs_watcher);
@@ -55,7 +55,7 @@ impl Link {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_node(node: OwnedFd, bus: &Bus, device: &Device, options: Options) -> Result<Self, Error> {
-        let node = Node::adopt(node, bus.path("dev").join(uio_name(device)?), device)?;
+        let node = Node::adopt(node, bus.path("dev").join(uio_name(device)?), bus, device)?;
         let (shared, found) = Shared::new(bus, device, options, node)?;
         Self::start(shared, options.watch || found.needs_watcher)
     }

@@ -4,11 +4,13 @@
 //! mapped at the file offset `M` times the page size of `/dev/uioN`.
 
 use std::fs;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::param::page_size;
+use serde::Serialize;
 
 use crate::Error;
 use crate::memory::{Mapping, Piece};
@@ -22,33 +24,39 @@ pub(super) const INTERRUPT_PAGE: &str = "int_page";
 pub(super) const MONITOR_PAGE: &str = "monitor_page";
 
 /// One map of a UIO device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Map {
-    /// Its folder in sysfs, for messages.
-    pub(super) path: PathBuf,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Map {
+    /// Its folder in sysfs.
+    pub path: PathBuf,
     /// Its number.
-    index: u64,
+    pub index: u64,
     /// Its name, such as `txrx_rings`.
-    name: String,
+    pub name: String,
     /// Its length in bytes.
-    pub(super) bytes: usize,
+    pub bytes: usize,
     /// Where it starts in its first page, in bytes.
-    pub(super) offset: usize,
+    pub offset: usize,
+}
+
+/// The maps of a device that is bound to `uio_hv_generic`, by number; none of one that is not bound.
+///
+/// # Errors
+/// [`Error`] when the list or an entry of it can't be read or makes no sense.
+pub fn maps(device: &Device) -> Result<Vec<Map>, Error> {
+    let Some(uio) = device.uio.as_deref() else { return Ok(Vec::new()) };
+    let folder = device.path.join("uio").join(uio).join("maps");
+    let entries = fs::read_dir(&folder).map_err(|error| Error::io("list", &folder, error))?;
+    let read =
+        |entry: io::Result<fs::DirEntry>| Map::read(entry.map_err(|error| Error::io("list", &folder, error))?.path());
+    let mut maps = entries.map(read).collect::<Result<Vec<_>, _>>()?;
+    maps.sort_by_key(|map| map.index);
+    Ok(maps)
 }
 
 impl Map {
     /// The map called `name` of a device that is bound to `uio_hv_generic`; `None` when it has no such map.
-    pub(super) fn find(device: &Device, uio: &str, name: &str) -> Result<Option<Self>, Error> {
-        let folder = device.path.join("uio").join(uio).join("maps");
-        let entries = fs::read_dir(&folder).map_err(|error| Error::io("list", &folder, error))?;
-        for entry in entries {
-            let path = entry.map_err(|error| Error::io("list", &folder, error))?.path();
-            let map = Self::read(path)?;
-            if map.name == name {
-                return Ok(Some(map));
-            }
-        }
-        Ok(None)
+    pub(super) fn find(device: &Device, name: &str) -> Result<Option<Self>, Error> {
+        Ok(maps(device)?.into_iter().find(|map| map.name == name))
     }
 
     fn read(path: PathBuf) -> Result<Self, Error> {

@@ -17,5 +17,6 @@ mod watcher;
 pub use doorbell::Doorbell;
 pub use events::Event;
 pub use link::Link;
+pub use maps::{Map, maps};
 pub use options::{Layout, Options};
 pub use rings::RingPair;

@@ -3,16 +3,16 @@
 //! The crate `uio` is left out: it maps as it opens, with 4 KiB pages assumed, and panics in Drop; what remains of it
 //! here are five system calls, which rustix has.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_getfl, fcntl_setfl, flock, fstat, major, minor};
+use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_getfl, fcntl_setfl, flock};
 use rustix::io::Errno;
 
 use crate::Error;
-use crate::sysfs::Device;
+use crate::holders;
+use crate::sysfs::{Bus, Device};
 
 /// An open `/dev/uioN` that this process holds alone.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) enum Reading {
 impl Node {
     /// Opens the node and locks it. The first open of a device opens its channel with the host; that may take a
     /// while, and its indices start at zero.
-    pub(super) fn open(path: PathBuf, device: &Device) -> Result<Self, Error> {
+    pub(super) fn open(path: PathBuf, bus: &Bus, device: &Device) -> Result<Self, Error> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(file) => file,
@@ -54,24 +54,25 @@ impl Node {
             }
             Err(error) => return Err(Error::io("open", &path, error)),
         };
-        Self { file, path }.locked(device)
+        Self { file, path }.locked(bus, device)
     }
 
     /// Takes a node that somebody else opened, and locks it.
-    pub(super) fn adopt(file: OwnedFd, path: PathBuf, device: &Device) -> Result<Self, Error> {
+    pub(super) fn adopt(file: OwnedFd, path: PathBuf, bus: &Bus, device: &Device) -> Result<Self, Error> {
         let flags = fcntl_getfl(&file).map_err(|error| Error::io("inspect", &path, error))?;
         fcntl_setfl(&file, flags | OFlags::NONBLOCK).map_err(|error| Error::io("configure", &path, error))?;
-        Self { file, path }.locked(device)
+        Self { file, path }.locked(bus, device)
     }
 
-    fn locked(self, device: &Device) -> Result<Self, Error> {
+    fn locked(self, bus: &Bus, device: &Device) -> Result<Self, Error> {
         match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(self),
             Err(Errno::WOULDBLOCK) => {
-                let why = match holder(self.file.as_fd()) {
-                    Some(holder) => format!("{} is held open by {holder}; end it first", self.path.display()),
-                    None => format!("another process holds {} open; end it first", self.path.display()),
-                };
+                let holders = holders::of(bus, device).unwrap_or_default();
+                let list: Vec<_> = holders.iter().map(ToString::to_string).collect();
+                let who =
+                    if list.is_empty() { "a process that is not visible here".to_owned() } else { list.join(", ") };
+                let why = format!("{} is held by {who}; end it first", self.path.display());
                 Err(Error::Busy { device: device.name.clone(), why })
             }
             Err(error) => Err(Error::io("lock", &self.path, error)),
@@ -112,42 +113,5 @@ impl Node {
 impl AsFd for Node {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-}
-
-/// Who holds the lock, as far as `/proc/locks` and our rights tell.
-fn holder(file: BorrowedFd<'_>) -> Option<String> {
-    let status = fstat(file).ok()?;
-    let inode = format!("{:02x}:{:02x}:{}", major(status.st_dev), minor(status.st_dev), status.st_ino);
-    let pid = holder_in(&fs::read_to_string("/proc/locks").ok()?, &inode)?;
-    let name = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).ok();
-    Some(name.map_or_else(|| format!("process {pid}"), |name| format!("process {pid} ({})", name.trim_end())))
-}
-
-/// The process that holds a `flock` on `inode` (`major:minor:number`, the first two hexadecimal) in the text of
-/// `/proc/locks` (proc_locks(5)). Zero stands for a process outside of our PID namespace.
-fn holder_in(locks: &str, inode: &str) -> Option<u32> {
-    locks.lines().find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let is_lock = words.next() == Some("FLOCK");
-        let pid = words.nth(2)?.parse().ok().filter(|pid| *pid != 0)?;
-        (is_lock && words.next() == Some(inode)).then_some(pid)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::holder_in;
-
-    #[test]
-    fn the_holder_is_found_by_inode() {
-        let locks = "1: POSIX  ADVISORY  WRITE 7 00:05:12 0 EOF\n\
-                     2: FLOCK  ADVISORY  WRITE 8 00:05:13 0 EOF\n\
-                     2: -> FLOCK  ADVISORY  WRITE 10 00:05:12 0 EOF\n\
-                     3: FLOCK  ADVISORY  WRITE 9 00:05:12 0 EOF\n";
-        assert_eq!(holder_in(locks, "00:05:12"), Some(9));
-        assert_eq!(holder_in(locks, "00:05:14"), None);
-        assert_eq!(holder_in("3: FLOCK ADVISORY WRITE 0 00:05:12 0 EOF", "00:05:12"), None);
-        assert_eq!(holder_in("nonsense\n\n3: FLOCK", "00:05:12"), None);
     }
 }

@@ -72,7 +72,7 @@ impl Mapped {
 
 /// The primary channel's `txrx_rings` map, whose size counts for the `ring` file too (which used to lie about it).
 pub(super) fn ring_map(device: &Device, uio: &str) -> Result<Map, Error> {
-    Map::find(device, uio, maps::RINGS)?.ok_or_else(|| Error::Unsupported {
+    Map::find(device, maps::RINGS)?.ok_or_else(|| Error::Unsupported {
         device: device.name.clone(),
         what: format!("{uio} has no map called {}", maps::RINGS),
         hint: "check that its driver is uio_hv_generic".to_owned(),

@@ -54,10 +54,9 @@ pub(super) struct Found {
 
 impl Shared {
     pub(super) fn new(bus: &Bus, device: &Device, options: Options, node: Node) -> Result<(Self, Found), Error> {
-        let uio = uio_name(device)?;
         let mapped = map_primary(bus, device, options, &node)?;
         let pages = match device.monitor_id {
-            Some(_) => map_pages(device, uio, &node)?.map(Arc::new),
+            Some(_) => map_pages(device, &node)?.map(Arc::new),
             None => None,
         };
         let found = Found {
@@ -214,8 +213,8 @@ fn map_primary(bus: &Bus, device: &Device, options: Options, node: &Node) -> Res
 }
 
 /// The interrupt page and the monitor page; `None` when the device lacks one.
-fn map_pages(device: &Device, uio: &str, node: &Node) -> Result<Option<Pages>, Error> {
-    let find = |name| Map::find(device, uio, name);
+fn map_pages(device: &Device, node: &Node) -> Result<Option<Pages>, Error> {
+    let find = |name| Map::find(device, name);
     let (Some(interrupt), Some(monitor)) = (find(maps::INTERRUPT_PAGE)?, find(maps::MONITOR_PAGE)?) else {
         return Ok(None);
     };

@@ -39,7 +39,16 @@ impl Fake {
         fake.map(MONITOR_MAP, "monitor_page", 4096);
         fake.channel(RELID);
         fs::create_dir_all(fake.path("dev")).unwrap();
-        fake
+        fs::create_dir_all(fake.path("proc/sys/kernel")).unwrap();
+        let own = std::process::id().to_string();
+        symlink(Path::new("/proc").join(&own), fake.path("proc").join(&own)).unwrap();
+        // One that takes the mappings of a ring file back itself.
+        fake.with_kernel("6.15.0")
+    }
+
+    pub fn with_kernel(self, release: &str) -> Self {
+        fs::write(self.path("proc/sys/kernel/osrelease"), release).unwrap();
+        self
     }
 
     pub fn path(&self, below: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::step::Outcome;
+use super::step::{Outcome, say};
 
 /// Each crate of the workspace and the crates of the workspace it may depend on.
 const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
@@ -37,7 +37,7 @@ pub(super) fn check(root: &Path) -> Result<Outcome> {
         }
     }
     for finding in &findings {
-        println!("    {finding}");
+        say!("    {finding}");
     }
     let count = findings.len();
     Ok(if count == 0 { Outcome::Passed } else { Outcome::Failed(format!("findings listed above: {count}")) })

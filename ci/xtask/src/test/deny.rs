@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::step::{Outcome, run};
+use super::step::{Outcome, run, say};
 
 /// The checks that need nothing from the network.
 const LOCAL: [&str; 3] = ["bans", "licenses", "sources"];
@@ -37,10 +37,10 @@ fn advisories(root: &Path, tool: &Path) -> Result<Outcome> {
         return Ok(Outcome::Passed);
     }
     if text.contains("failed to fetch advisory database") || text.contains("failed to load advisory database") {
-        println!("    note: the advisory database can't be fetched here; licences, bans and sources were checked");
+        say!("    note: the advisory database can't be fetched here; licences, bans and sources were checked");
         return Ok(Outcome::Passed);
     }
-    print!("{text}");
+    say!("{}", text.trim_end());
     Ok(Outcome::Failed("cargo deny found an advisory".to_owned()))
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::step::{Outcome, run};
+use super::step::{Outcome, run, say};
 
 /// What makes rustc instrument the code under test for libFuzzer.
 const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -71,7 +71,7 @@ fn start(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<(Str
     fs::create_dir_all(&artifacts)?;
     let log_path = artifacts.with_extension("log");
     let log = fs::File::create(&log_path)?;
-    println!("    {name}: {seconds} s");
+    say!("    {name}: {seconds} s");
     let mut command = Command::new(program);
     command.arg(&corpus);
     let seeds = folder.join("seeds").join(name);
@@ -95,12 +95,12 @@ fn finish(name: &str, mut child: Child, log: &Path) -> Result<()> {
     if !status.success() {
         let tail: Vec<&str> = text.lines().rev().take(40).collect();
         for line in tail.iter().rev() {
-            println!("    {line}");
+            say!("    {line}");
         }
         bail!("fuzz target {name} ended with {status}; the input is beside {}", log.display());
     }
     let runs = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-    println!("    {name}: {} runs, no finding", runs.unwrap_or("?").trim());
+    say!("    {name}: {} runs, no finding", runs.unwrap_or("?").trim());
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn ensure_compiler() -> Result<()> {
     if there() {
         return Ok(());
     }
-    println!("    libFuzzer needs a C++ compiler and this machine has none: installing g++ with apt-get");
+    say!("    libFuzzer needs a C++ compiler and this machine has none: installing g++ with apt-get");
     for arguments in [&["update"][..], &["install", "--yes", "--no-install-recommends", "g++"][..]] {
         let status = Command::new("apt-get").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
         if !status.is_ok_and(|status| status.success()) {

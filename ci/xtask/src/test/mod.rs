@@ -66,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.only.is_empty() { !(args.quick && step.slow) } else { args.only.iter().any(|name| name == step.name) }
     };
     let report = step::run_all(&root, all.iter().map(|step| (step, chosen(step))));
-    step::print_report(&report);
+    let left_out: Vec<_> = all.iter().filter(|step| !chosen(step)).map(|step| step.name).collect();
+    step::print_report(&report, &left_out);
     let failed = report.iter().any(|line| matches!(line.outcome, Outcome::Failed(_)));
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

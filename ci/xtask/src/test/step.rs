@@ -1,11 +1,22 @@
 //! One step of the test run: a name, what it does, how it ended; and the commands steps are made of.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use comfy_table::Table;
+
+/// Prints a line. A reader that went away (`| head`) is no reason to stop.
+macro_rules! say {
+    ($($what:tt)*) => { $crate::test::step::line(format_args!($($what)*)) };
+}
+pub(crate) use say;
+
+pub(crate) fn line(what: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stdout(), "{what}");
+}
 
 /// How a step ended.
 pub(crate) enum Outcome {
@@ -66,19 +77,17 @@ pub(crate) fn run_all<'a>(root: &Path, steps: impl Iterator<Item = (&'a Step, bo
     let mut report = Vec::new();
     for (step, chosen) in steps {
         if !chosen {
-            let outcome = Outcome::Skipped("not asked for".to_owned());
-            report.push(Line { name: step.name, outcome, took: Duration::ZERO });
             continue;
         }
         number += 1;
-        println!("\n==> [{number}/{total}] {}: {}", step.name, step.what);
+        say!("\n==> [{number}/{total}] {}: {}", step.name, step.what);
         let start = Instant::now();
         let outcome = (step.body)(root).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
         let took = start.elapsed();
         match &outcome {
-            Outcome::Passed => println!("==> {} passed in {:.1} s", step.name, took.as_secs_f32()),
-            Outcome::Skipped(why) => println!("==> {} skipped: {why}", step.name),
-            Outcome::Failed(why) => println!("==> {} FAILED: {why}", step.name),
+            Outcome::Passed => say!("==> {} passed in {:.1} s", step.name, took.as_secs_f32()),
+            Outcome::Skipped(why) => say!("==> {} skipped: {why}", step.name),
+            Outcome::Failed(why) => say!("==> {} FAILED: {why}", step.name),
         }
         report.push(Line { name: step.name, outcome, took });
     }
@@ -88,12 +97,12 @@ pub(crate) fn run_all<'a>(root: &Path, steps: impl Iterator<Item = (&'a Step, bo
 /// The names of the steps, for `--list`.
 pub(crate) fn print_list(steps: &[Step]) {
     for step in steps {
-        println!("{:<14} {}{}", step.name, step.what, if step.slow { " (minutes)" } else { "" });
+        say!("{:<14} {}{}", step.name, step.what, if step.slow { " (minutes)" } else { "" });
     }
 }
 
 /// The table at the end, and the counts on a line of their own.
-pub(crate) fn print_report(report: &[Line]) {
+pub(crate) fn print_report(report: &[Line], left_out: &[&str]) {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["step", "result", "seconds", ""]);
@@ -115,12 +124,16 @@ pub(crate) fn print_report(report: &[Line]) {
         };
         table.add_row([line.name, word, &format!("{:.1}", line.took.as_secs_f32()), why]);
     }
-    println!("\n{table}\n{passed} passed, {failed} failed, {skipped} skipped");
+    say!("\n{table}");
+    if !left_out.is_empty() {
+        say!("not run, as asked: {}", left_out.join(", "));
+    }
+    say!("{passed} passed, {failed} failed, {skipped} skipped");
 }
 
 /// Runs cargo in the repository with its output on ours.
 pub(crate) fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Outcome> {
-    println!("    cargo {}", arguments.join(" "));
+    say!("    cargo {}", arguments.join(" "));
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root).args(arguments).envs(environment.iter().copied());
     run(&mut command, &format!("cargo {}", arguments.join(" ")))

@@ -21,7 +21,8 @@ struct AllRestored<'a> {
 
 pub(crate) fn bind(context: &Context, args: &Bind) -> anyhow::Result<Exit> {
     let device = context.bus.find(&args.device)?;
-    let bound = context.binder().bind(&device, BindOptions { force: args.force })?;
+    let binder = if args.new_id { context.binder().with_new_id() } else { context.binder() };
+    let bound = binder.bind(&device, BindOptions { force: args.force })?;
     if context.json {
         output::json(&bound)?;
     } else if !context.quiet {

@@ -5,7 +5,6 @@ mod bind;
 mod describe;
 mod doctor;
 mod generate;
-mod holders;
 mod list;
 mod lsvmbus;
 mod status;

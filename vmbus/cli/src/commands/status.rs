@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 use vmbus::doctor::{Facts, Module};
+use vmbus::holders::{self, Holder};
 use vmbus::kernel::Kernel;
 use vmbus::sysfs::{Device, RingIndices};
+use vmbus::uio::{self, Map};
 
 use super::bind::in_user_space;
 use super::describe::{Described, name};
-use super::holders::{self, Holder};
 use super::list;
 use crate::args::Status;
 use crate::context::Context;
@@ -45,7 +46,7 @@ struct DeviceStatus<'a> {
     /// The processes that have the device's node open, as far as this process may see.
     holders: Vec<Holder>,
     /// What the device's node offers to map.
-    maps: Vec<holders::Map>,
+    maps: Vec<Map>,
 }
 
 pub(crate) fn run(context: &Context, args: &Status) -> anyhow::Result<Exit> {
@@ -62,11 +63,15 @@ pub(crate) fn run(context: &Context, args: &Status) -> anyhow::Result<Exit> {
 }
 
 fn look<'a>(context: &Context, device: &'a Device, pending: &[String]) -> DeviceStatus<'a> {
-    let (holders, maps) = match &device.uio {
-        Some(uio) => (holders::of(&context.bus, uio), holders::maps(&context.bus, uio)),
-        None => (Vec::new(), Vec::new()),
-    };
+    // What can't be read is left out, and said: the rest of the picture is still worth having.
+    let holders = holders::of(&context.bus, device).unwrap_or_else(left_out);
+    let maps = uio::maps(device).unwrap_or_else(left_out);
     DeviceStatus { device: Described::new(device), journalled: pending.contains(&device.name), holders, maps }
+}
+
+fn left_out<T>(error: vmbus::Error) -> Vec<T> {
+    log::warn!("left out: {error}");
+    Vec::new()
 }
 
 fn all(context: &Context, pending: &[String]) -> anyhow::Result<()> {

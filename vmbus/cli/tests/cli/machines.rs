@@ -171,7 +171,8 @@ impl Tree {
 
 /// A guest of Hyper-V with a known-bad kernel, the balloon in user space, and devices of several kinds.
 pub(crate) fn hyperv(root: &Path) -> Tree {
-    let log = "6,500,1000,-;hv_vmbus: Vmbus version:5.3\n6,501,1001,-;hv_balloon: Using Dynamic Memory protocol version 2.0\n";
+    let log = "6,500,1000,-;hv_vmbus: Vmbus version:5.3\n6,501,1001,-;hv_balloon: Using Dynamic Memory protocol \
+               version 2.0\n";
     let device = |relid, instance, class, driver, monitor| Device {
         relid,
         instance,

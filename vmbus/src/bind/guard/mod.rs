@@ -1,12 +1,12 @@
 //! What must not be done to a device: taking the machine's network or disk away, and unbinding what is in use.
 
 mod disk;
-mod holders;
 mod network;
 
 use std::path::Path;
 
 use crate::Error;
+use crate::holders;
 use crate::sysfs::{Bus, Device};
 
 /// Refuses a device that the machine would miss. The caller skips this when the user insists.

@@ -120,7 +120,7 @@ fn victim() {
     let (Ok(life), Some(root)) = (env::var(LIFE), env::var_os(ROOT)) else { return };
     let bus = Bus::at(&root);
     let model = Model { life: AtomicUsize::new(life.parse().unwrap()), death: Death::Kill, ..Model::new(&bus) };
-    let binder = Binder::with_kernel(&bus, bus.path("state"), Box::new(model));
+    let binder = Binder::with_driver_core(&bus, bus.path("state"), Box::new(model));
     binder.bind(&bus.find("1").unwrap(), BindOptions::default()).unwrap();
 }
 

@@ -34,7 +34,7 @@ impl Setup {
     }
 
     fn binder_with(&self, model: Model) -> Binder {
-        Binder::with_kernel(&self.bus, self.tree.path("state"), Box::new(model))
+        Binder::with_driver_core(&self.bus, self.tree.path("state"), Box::new(model))
     }
 
     fn binder(&self) -> Binder {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::io::Errno;
 
 use crate::bind::UIO_DRIVER;
-use crate::bind::kernel::{Kernel, Point};
+use crate::bind::driver_core::{DriverCore, Point};
 use crate::class::Class;
 use crate::sysfs::{Bus, Device};
 
@@ -131,7 +131,7 @@ impl Model {
     }
 }
 
-impl Kernel for Model {
+impl DriverCore for Model {
     fn write(&self, attribute: &Path, value: &str) -> io::Result<()> {
         let file = attribute.file_name().unwrap().to_str().unwrap();
         let folder = attribute.parent().unwrap();

@@ -43,7 +43,6 @@ impl Teller {
             Style::Json => output::json_line(event)?,
             Style::Line(line) if event.is_routine() || matches!(event, Event::Waiting { .. }) => {
                 line.set_message(sentence.clone());
-                line.tick();
             }
             Style::Line(line) => line.suspend(|| output::line(&sentence))?,
             Style::Plain if event.is_routine() => log::debug!("{sentence}"),
@@ -53,7 +52,8 @@ impl Teller {
         match event {
             Event::Negotiated { status_reports, .. } => {
                 notify(&[NotifyState::Ready, NotifyState::Status(&sentence)]);
-                // The loop turns once a second because of the reports. Without them it may sleep for hours, and is well.
+                // The loop turns once a second because of the reports. Without them it may sleep for hours, and is
+                // well.
                 if !status_reports && self.watchdog.is_some() {
                     notify(&[NotifyState::WatchdogUsec(0)]);
                 }
@@ -64,8 +64,8 @@ impl Teller {
         Ok(())
     }
 
-    /// Gives a sign of life to the service manager, when one is due. The driver's loop calls it, so a loop that hangs is
-    /// found out.
+    /// Gives a sign of life to the service manager, when one is due. The driver's loop calls it, so a loop that hangs
+    /// is found out.
     pub(super) fn alive(&mut self) {
         let Some(interval) = self.watchdog else { return };
         if self.last_sign.is_none_or(|last| last.elapsed() >= interval) {

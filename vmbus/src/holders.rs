@@ -9,26 +9,34 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{major, minor};
+use serde::Serialize;
 
 use crate::Error;
 use crate::sysfs::{Bus, Device};
 
 /// A process, and how it uses the device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Holder {
-    process: u32,
-    name: String,
-    how: &'static str,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command's name, empty where that can't be read.
+    pub command: String,
+    /// What it does with the device, to follow its name: "has it open".
+    pub how: &'static str,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} ({}, {})", self.process, self.name, self.how)
+        write!(f, "process {} ({}, {})", self.pid, self.command, self.how)
     }
 }
 
-/// The processes that use the device's node or rings, each once. Those that this process may not look at are missing.
-pub(super) fn of(bus: &Bus, device: &Device) -> Result<Vec<Holder>, Error> {
+/// The processes that use the device's node or rings, each once, by process id. Those that this process may not look at
+/// are missing; a device without a node has none.
+///
+/// # Errors
+/// [`Error`] when `/proc` can't be listed, or its list of locks not be read.
+pub fn of(bus: &Bus, device: &Device) -> Result<Vec<Holder>, Error> {
     let Some(uio) = device.uio.as_deref() else { return Ok(Vec::new()) };
     let traces = Traces::of(bus, device, uio);
     let lockers = lockers(bus, &traces)?;
@@ -45,9 +53,10 @@ pub(super) fn of(bus: &Bus, device: &Device) -> Result<Vec<Holder>, Error> {
         } else {
             continue;
         };
-        let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
-        holders.push(Holder { process, name: name.trim().to_owned(), how });
+        let command = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        holders.push(Holder { pid: process, command: command.trim().to_owned(), how });
     }
+    holders.sort_by_key(|holder| holder.pid);
     Ok(holders)
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum Step {
 }
 
 /// What the binder does to the outside world. Tests put a model of the driver core here.
-pub(crate) trait Kernel: fmt::Debug + Send + Sync {
+pub(crate) trait DriverCore: fmt::Debug + Send + Sync {
     /// One `write(2)` of `value` to a sysfs attribute.
     fn write(&self, attribute: &Path, value: &str) -> io::Result<()>;
 
@@ -34,7 +34,7 @@ pub(crate) trait Kernel: fmt::Debug + Send + Sync {
     fn at(&self, _point: Point) {}
 }
 
-/// See [`Kernel::at`].
+/// See [`DriverCore::at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
     /// A new journal is written beside the old one, and not yet in its place.
@@ -51,7 +51,7 @@ pub(crate) enum Point {
 #[derive(Debug)]
 pub(crate) struct System;
 
-impl Kernel for System {
+impl DriverCore for System {
     fn write(&self, attribute: &Path, value: &str) -> io::Result<()> {
         // One call: sysfs takes each write as a whole value.
         let written = OpenOptions::new().write(true).open(attribute)?.write(value.as_bytes())?;

@@ -1,0 +1,6 @@
+//! A writer on memory that changes between its accesses, as the input says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|script: &[u8]| vmbus_ringbuf::doubles::drive::write_hostile(script));
