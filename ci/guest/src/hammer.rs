@@ -56,7 +56,9 @@ enum Mapping {
 #[derive(Debug, Default)]
 struct Seen {
     passes: u64,
-    /// Lines and fields that were not zero after the revocation. One may be: a store that was under way.
+    /// Lines that this hammer wrote after its ring was revoked and before it knew: they are in its own memory.
+    written_after: usize,
+    /// Other lines and fields that were not zero after the revocation.
     not_zero_after: usize,
 }
 
@@ -91,10 +93,13 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
     });
     let error = outcome?;
     let code = error.kind().exit_code();
-    let clean = outgoing.not_zero_after <= 1 && incoming.not_zero_after <= 1;
-    let of = |seen: &Seen| json!({ "passes": seen.passes, "not_zero_after": seen.not_zero_after });
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let still_mapped = maps.lines().filter(|map| map.contains("/dev/uio") || map.ends_with("/ring")).count();
+    let clean = outgoing.not_zero_after == 0 && incoming.not_zero_after == 0 && still_mapped == 0;
+    let of = |Seen { passes, written_after, not_zero_after }: &Seen| json!({ "passes": passes, "written_after": written_after, "not_zero_after": not_zero_after });
     say(&json!({
         "event": "end", "error": error, "mirrored": mirrored, "only_zeroes": clean, "bus_errors": bus_errors_answered(),
+        "still_mapped": still_mapped,
         "outgoing": of(&outgoing), "incoming": of(&incoming),
     }))?;
     link.close()?;
@@ -109,11 +114,8 @@ fn hammer(link: &Link, ring: &Ring, passes: &AtomicU64, limit: Duration) -> Seen
     let mut seen = Seen::default();
     while start.elapsed() < limit.saturating_add(Duration::from_secs(5)) {
         for offset in lines(ring) {
-            // Before each store: what is written behind the revocation stays in our own pages, and would be counted.
             if link.is_rescinded() {
-                let fields = ControlField::ALL.iter().filter(|field| ring.load(**field) != 0).count();
-                let data = lines(ring).filter(|offset| ring.load_words::<8>(*offset) != [0; 8]).count();
-                seen.not_zero_after = fields.saturating_add(data);
+                seen.look_again(ring, offset);
                 return seen;
             }
             let line: [u64; 8] = ring.load_words(offset);
@@ -126,8 +128,24 @@ fn hammer(link: &Link, ring: &Ring, passes: &AtomicU64, limit: Duration) -> Seen
     seen
 }
 
+impl Seen {
+    /// Reads all of a ring that is revoked. The hammer went on for a moment between the revocation of its ring and that
+    /// of the whole link, so the lines right before `stopped_at`, where it stopped, may hold what it wrote into its own
+    /// new pages; old pages that are still there show as a ring full of lines that are not zero.
+    fn look_again(&mut self, ring: &Ring, stopped_at: u32) {
+        let is_zero = |offset: u32| ring.load_words::<8>(offset) == [0; 8];
+        let fields = ControlField::ALL.iter().filter(|field| ring.load(**field) != 0).count();
+        let not_zero = lines(ring).filter(|offset| !is_zero(*offset)).count();
+        let before = lines(ring).rev().skip_while(|offset| *offset >= stopped_at);
+        let wrapped = lines(ring).rev().take_while(|offset| *offset >= stopped_at);
+        let own = before.chain(wrapped).take_while(|offset| !is_zero(*offset)).count();
+        self.written_after = if own > lines(ring).count() / 2 { 0 } else { own };
+        self.not_zero_after = fields.saturating_add(not_zero).saturating_sub(self.written_after);
+    }
+}
+
 /// Offsets of all lines of a ring; the last one is left out where it would not be whole.
-fn lines(ring: &Ring) -> impl Iterator<Item = u32> {
+fn lines(ring: &Ring) -> impl DoubleEndedIterator<Item = u32> {
     (0..ring.data_bytes() / LINE_BYTES).map(|line| line.saturating_mul(LINE_BYTES))
 }
 
