@@ -1,11 +1,11 @@
-//! The lab's control channel: requests and replies as JSON lines over a serial line.
-//! Each line carries its length and checksum, because a serial line may drop or insert bytes.
+//! The lab's control channel: requests and replies as JSON lines over a virtio port or a serial line.
+//! Each line carries its length and checksum, because a serial line may drop bytes and consoles add some.
 //! Compiled into both ends: the agent in the guest and the lab on the outside.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Longest text of one field in a reply, in bytes; keeps one reply well below what the serial lines buffer.
+/// Longest text of one field in a reply, in bytes; keeps one reply well below what the ports buffer.
 pub(crate) const TEXT_LIMIT: usize = 16 * 1024;
 
 /// One request. The same `id` sent twice is executed once: the agent answers the second with the first reply.

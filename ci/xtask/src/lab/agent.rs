@@ -24,18 +24,31 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// The agent says nothing though its line is there: the guest hangs. Later requests fail with this at once.
+#[derive(Debug)]
+pub(crate) struct Silent;
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("the guest's agent does not answer")
+    }
+}
+
+impl std::error::Error for Silent {}
+
 /// A connection to the agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
     line: Line,
     next: u64,
     resent: u64,
+    silent: bool,
 }
 
 impl Agent {
     /// A connection whose requests are numbered from `first` on; the agent must not have seen that number before.
     pub(crate) fn new(line: Line, first: u64) -> Self {
-        Self { line, next: first, resent: 0 }
+        Self { line, next: first, resent: 0, silent: false }
     }
 
     /// Waits for the greeting of an agent that starts.
@@ -58,7 +71,7 @@ impl Agent {
     /// Has the agent do something that itself takes no longer than `takes`, and returns what it returns.
     ///
     /// # Errors
-    /// [`Refused`]; or the guest has ended, or does not answer.
+    /// [`Refused`], [`Silent`], or the guest has ended.
     pub(crate) fn call<T: DeserializeOwned>(&mut self, call: Call, takes: Duration) -> Result<T> {
         let value = self.forward(call, takes)?.map_err(Refused)?;
         serde_json::from_value(value).context("odd reply of the agent")
@@ -67,24 +80,25 @@ impl Agent {
     /// As [`Agent::call`], with the agent's answer as it is.
     ///
     /// # Errors
-    /// The guest has ended, or does not answer.
+    /// [`Silent`], or the guest has ended.
     pub(crate) fn forward(&mut self, call: Call, takes: Duration) -> Result<Result<Value, Fault>> {
         let id = self.next;
         self.next += 1;
         let request = wire::encode(&Request { id, call })?;
-        for _ in 0..3 {
-            self.line.send(&request)?;
-            let deadline = Instant::now() + takes + PATIENCE;
-            while let Some(line) = self.line.receive(deadline)? {
-                match wire::decode::<Reply>(&line) {
-                    Some(Reply { result: Err(Fault { garbled: true, .. }), .. }) | None => break,
-                    Some(reply) if reply.id == id => return Ok(reply.result),
-                    Some(_) => {}
+        let deadline = Instant::now() + takes + PATIENCE;
+        self.line.send(&request)?;
+        while !self.silent {
+            match self.line.receive(deadline)?.map(|line| wire::decode::<Reply>(&line)) {
+                Some(Some(reply)) if reply.id == id => return Ok(reply.result),
+                Some(None | Some(Reply { result: Err(Fault { garbled: true, .. }), .. })) => {
+                    self.resent += 1;
+                    self.line.send(&request)?;
                 }
+                Some(Some(_)) => {}
+                None => self.silent = true,
             }
-            self.resent += 1;
         }
-        bail!("the guest's agent does not answer")
+        bail!(Silent)
     }
 
     /// Asks for power off; there is no reply to wait for.

@@ -105,16 +105,23 @@ impl Nursery {
         let command = self.command(kernel, sockets.path(), &logs)?;
         fs::write(logs.join("command"), format!("{command:?}\n")).context("write a log")?;
         let output = fs::File::create(logs.join("qemu.log")).context("create a log")?;
-        let qemu = Guarded::spawn_with(&command, output.try_clone()?.into(), output.into())?;
-        let patience = Duration::from_secs(10);
-        let connect = |port: &str| Line::connect(&sockets.path().join(port), patience);
-        let (agent, qmp) = match (connect("agent"), connect("qmp")) {
-            (Ok(agent), Ok(qmp)) => (Agent::new(agent, 1), Qmp::new(qmp)),
-            (Err(error), _) | (_, Err(error)) if error.is::<Interrupted>() => return Err(error),
-            _ => bail!(BootFailed { why: "QEMU did not start".to_owned(), logs }),
+        let mut qemu = Guarded::spawn_with(&command, output.try_clone()?.into(), output.into())?;
+        let failed = |_| {
+            let words = fs::read_to_string(logs.join("qemu.log")).unwrap_or_default();
+            BootFailed { why: format!("QEMU did not start: {}", words.trim()), logs: logs.clone() }
         };
+        let paths = ["agent", "qmp"].map(|port| sockets.path().join(port));
+        while !paths.iter().all(|path| path.exists()) && start.elapsed() < self.timeout {
+            if qemu.wait(Duration::from_millis(20))?.is_some() {
+                break;
+            }
+        }
+        let [agent, qmp] = paths.map(|path| Line::connect(&path, Duration::ZERO));
+        let (agent, qmp) = (Agent::new(agent.map_err(failed)?, 1), Qmp::new(qmp.map_err(failed)?));
         let parts = Parts { qemu, qmp, agent, acceleration, logs: logs.clone(), sockets };
-        let guest = Guest::greet(parts, self.timeout).or_else(|error| {
+        let guest = Guest::greet(parts, self.timeout);
+        fs::remove_file(logs.join("initrd")).context("remove the initial file system")?;
+        let guest = guest.or_else(|error| {
             if error.is::<Interrupted>() {
                 return Err(error);
             }
@@ -126,7 +133,6 @@ impl Nursery {
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
         drop(task);
-        fs::remove_file(guest.logs.join("initrd")).context("remove the initial file system")?;
         self.progress.say(format!(
             "{name}: Linux {} is up after {:.0} s, {how}",
             guest.hello.release,
@@ -162,8 +168,12 @@ pub(crate) fn post_mortem(logs: &Path) -> Option<String> {
     }
     let console = read("console.log");
     let complaint = kernel_log::complaints(console.lines(), true).into_iter().next();
-    complaint.map(|complaint| complaint.line).or_else(|| {
-        let last = tail(console.trim_end(), 200).lines().last()?.to_owned();
-        (!last.is_empty()).then(|| format!("its console ends with: {last}"))
-    })
+    let last_line = |what: &str, text: &str| {
+        let last = tail(text.trim_end(), 200).lines().last()?.to_owned();
+        (!last.is_empty()).then(|| format!("{what} ends with: {last}"))
+    };
+    complaint
+        .map(|complaint| complaint.line)
+        .or_else(|| last_line("its console", &console))
+        .or_else(|| last_line("QEMU's output", &read("qemu.log")))
 }

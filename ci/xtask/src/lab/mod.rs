@@ -235,8 +235,12 @@ fn choose(names: &[String], kernel: Option<Kernel>) -> Result<Vec<(&'static Scen
 }
 
 fn facts(nursery: &Nursery) -> Vec<(String, String)> {
+    let guests = match nursery.acceleration() {
+        Acceleration::Kvm => "on KVM",
+        Acceleration::Nested => "nested under emulation",
+    };
     let versions = nursery.software.versions.iter().map(|(package, version)| (package.clone(), version.clone()));
-    versions.collect()
+    std::iter::once(("guests".to_owned(), guests.to_owned())).chain(versions).collect()
 }
 
 /// One lab at a time in a repository: they share its folder.

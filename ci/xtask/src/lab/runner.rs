@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::Kernel;
+use super::agent::Silent;
 use super::boot::{BootFailed, Nursery, post_mortem};
 use super::guest::Guest;
 use super::kernel_log::{Complaint, complaints};
@@ -182,7 +183,8 @@ fn judge(guest: &Guest, result: Result<()>, complaints: Vec<Complaint>, nested: 
             Some(Failure { why, emulator: all_emulator, complaints })
         }
         Err(error) => {
-            let sign = error.is::<Gone>().then(|| post_mortem(&guest.logs)).flatten();
+            let lost = error.is::<Gone>() || error.is::<Silent>();
+            let sign = lost.then(|| post_mortem(&guest.logs)).flatten();
             let broken = nested && sign.as_ref().is_some_and(|sign| sign.starts_with("the emulator's doing"));
             let sign = sign.map(|sign| format!("; {sign}")).unwrap_or_default();
             Some(Failure { why: format!("{error:#}{sign}"), emulator: broken || all_emulator, complaints })

@@ -13,7 +13,7 @@ pub(super) fn refused(scene: &mut Scene<'_>) -> Result<()> {
     let instance = instance(scene.guest)?;
     expect_driver(scene.guest, &instance, KERNEL_DRIVER)?;
     let refused = scene.vmbusctl(&["bind", "balloon"], 1)?;
-    let said = refused.stderr.lines().next().unwrap_or_default().to_owned();
+    let said = refused.stderr.trim().lines().last().unwrap_or_default().to_owned();
     scene.say(format!("bind: {said}"));
     let line = scene.await_kernel_log("the kernel says why", Duration::from_secs(10), |line| {
         line.contains("vmbus channel requires hypercall")
