@@ -217,8 +217,8 @@ mod tests {
         let chosen: Vec<_> = ALL.iter().map(|scenario| (scenario, scenario.kernels[0])).collect();
         let rounds = rounds(&chosen);
         let names: Vec<&str> = rounds.iter().map(|round| round.name.as_str()).collect();
-        assert_eq!(names, ["linux-6.12", "unbind-under-load", "linux-6.1"]);
+        assert_eq!(names, ["linux-6.12", "unbind-under-load", "unbind-contiguous", "linux-6.1"]);
         assert_eq!(rounds.iter().map(|round| round.scenarios.len()).sum::<usize>(), ALL.len());
-        assert_eq!(rounds[2].kernel, Kernel::V6_1);
+        assert_eq!(rounds[3].kernel, Kernel::V6_1);
     }
 }

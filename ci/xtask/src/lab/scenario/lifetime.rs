@@ -1,5 +1,5 @@
 //! Scenarios about who has the device open, and what happens when that ends: `busy`, `kill9`, `reopen-100`,
-//! `unbind-under-load`.
+//! `unbind-under-load`, `unbind-contiguous`.
 
 use std::time::Duration;
 
@@ -78,12 +78,22 @@ pub(super) fn reopen(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The rings are mapped twice through sysfs; the kernel takes that mapping away with the file, which shows as a bus error.
+pub(super) fn unbind_under_load(scene: &mut Scene<'_>) -> Result<()> {
+    unbind_under(scene, "mirrored")
+}
+
+/// The rings are mapped through the device; the kernel leaves that mapping behind although it frees the pages.
+pub(super) fn unbind_contiguous(scene: &mut Scene<'_>) -> Result<()> {
+    unbind_under(scene, "contiguous")
+}
+
 /// The device is taken away under two threads that hammer its rings. The kernel cannot close the channel any more, so
 /// nothing can be played in this guest afterwards.
-pub(super) fn unbind_under_load(scene: &mut Scene<'_>) -> Result<()> {
+fn unbind_under(scene: &mut Scene<'_>, layout: &str) -> Result<()> {
     let instance = instance(scene.guest)?;
     scene.vmbusctl(&["bind", "balloon"], 0)?;
-    let mut job = scene.guest.spawn(&["vmbus-lab-guest", "hammer", "balloon"])?;
+    let mut job = scene.guest.spawn(&["vmbus-lab-guest", "hammer", "balloon", "--layout", layout])?;
     let Some(ready) = job.line(scene.guest, Duration::from_secs(40))? else {
         let state = job.poll(scene.guest, Duration::ZERO)?;
         anyhow::bail!("the hammer does not begin: {}", describe(&state));

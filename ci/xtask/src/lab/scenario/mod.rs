@@ -41,7 +41,7 @@ const fn shared(name: &'static str, summary: &'static str, play: fn(&mut Scene<'
 }
 
 /// All scenarios, in the order they are played in.
-pub(crate) const ALL: [Scenario; 10] = [
+pub(crate) const ALL: [Scenario; 11] = [
     Scenario {
         kernels: &[Kernel::V6_12, Kernel::V6_1],
         ..shared("list", "vmbusctl lists the device as sysfs has it, in every format", binding::list)
@@ -56,6 +56,14 @@ pub(crate) const ALL: [Scenario; 10] = [
     Scenario {
         own_boot: true,
         ..shared("unbind-under-load", "unbound while two threads hammer its rings: exit 6", lifetime::unbind_under_load)
+    },
+    Scenario {
+        own_boot: true,
+        ..shared(
+            "unbind-contiguous",
+            "the same with a mapping that the kernel leaves behind",
+            lifetime::unbind_contiguous,
+        )
     },
     Scenario {
         kernels: &[Kernel::V6_1],
