@@ -80,6 +80,8 @@ fn one_thread(criterion: &mut Criterion) {
         &[
             ("in-place", |pages, bytes| single::ours_peek(contiguous(pages), bytes)),
             ("copied", |pages, bytes| single::ours_peek_copy(contiguous(pages), bytes)),
+            ("in-place-batch-32", |pages, bytes| single::ours_peek_batch(contiguous(pages), bytes)),
+            ("copied-batch-32", |pages, bytes| single::ours_peek_copy_batch(contiguous(pages), bytes)),
             ("sum-in-place", |pages, bytes| single::ours_sum_in_place(contiguous(pages), bytes)),
             ("sum-copied", |pages, bytes| single::ours_sum_copy(contiguous(pages), bytes)),
         ],
@@ -101,7 +103,7 @@ fn two_threads(criterion: &mut Criterion) {
         &[
             ("ours", |pages, bytes| pairs::ours_stream(contiguous(pages), bytes, true)),
             ("mirrored", |pages, bytes| pairs::ours_stream(mirrored(pages), bytes, true)),
-            ("rtrb", |pages, bytes| pairs::rtrb_stream(pages, bytes, true)),
+            ("rtrb-chunk", |pages, bytes| pairs::rtrb_stream(pages, bytes, true)),
         ],
     );
     measure_pairs(

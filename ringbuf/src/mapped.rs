@@ -260,7 +260,8 @@ mod vector {
     pub(super) struct Machine {
         /// Bytes of the widest registers that are there and enabled by the operating system: 16, 32 or 64.
         register_bytes: usize,
-        /// From this length on `rep movsb` is best: it does not read the destination first. Not where it has a cliff:
+        /// From this length on (behind the first register) `rep movsb` is best: it does not read the destination
+        /// first. Not where it has a cliff:
         /// on some processors it is 27 times slower if source and destination differ by 8 bytes modulo the page size.
         strings_from: usize,
     }
@@ -287,7 +288,7 @@ mod vector {
                 state if state & 6 == 6 => 32,
                 _ => 16,
             };
-            Self { register_bytes, strings_from: if fast_strings && vendor == INTEL { 8192 } else { usize::MAX } }
+            Self { register_bytes, strings_from: if fast_strings && vendor == INTEL { 4032 } else { usize::MAX } }
         }
     }
 

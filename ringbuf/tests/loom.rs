@@ -145,7 +145,7 @@ fn write_all(memory: Side, setup: (u64, u64), data: &Event, space: &Event) -> (u
                     full = Some(needed);
                     break;
                 }
-                Err(other) => panic!("{other}"),
+                Err(other) => unreachable!("{other}"),
             }
         }
         sent += data.send(batch.commit());

@@ -31,6 +31,30 @@ pub(crate) fn ours_one<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run 
 
 /// Ours: batches of 32, or as many as fit.
 pub(crate) fn ours_batch<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    batches(ring, bytes, |payload, target| {
+        payload.copy_to(black_box(target)).unwrap();
+        0
+    })
+}
+
+/// Ours: the same, each packet's first 64 bytes (or what there is) read where they are, and the rest left.
+pub(crate) fn ours_peek_batch<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    batches(ring, bytes, |payload, _| head_in_place(payload))
+}
+
+/// Ours: the same, each packet copied out and the first 64 bytes of the copy read.
+pub(crate) fn ours_peek_copy_batch<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
+    batches(ring, bytes, |payload, target| {
+        payload.copy_to(black_box(&mut *target)).unwrap();
+        head_of_copy(black_box(target))
+    })
+}
+
+fn batches<M: Memory + 'static>(
+    ring: Ring<M>,
+    bytes: usize,
+    work: impl Fn(&Payload<'_, M>, &mut [u8]) -> u64 + 'static,
+) -> Run {
     let (mut writer, mut reader) = (Writer::new(ring.writer).unwrap(), Reader::new(ring.reader).unwrap());
     let (source, mut target) = (payload(bytes), vec![0; bytes]);
     Box::new(move |messages| {
@@ -45,7 +69,7 @@ pub(crate) fn ours_batch<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Ru
             let signal = batch.commit();
             let mut batch = reader.batch();
             while let Some(packet) = batch.next().unwrap() {
-                packet.payload().copy_to(black_box(&mut target)).unwrap();
+                black_box(work(&packet.payload(), &mut target));
                 left -= 1;
             }
             let _ = black_box((signal, batch.finish()));
@@ -75,7 +99,20 @@ pub(crate) fn ours_sum_in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize
 
 /// Ours: write one, read the first 64 bytes (or what there is) where they are, and leave the rest.
 pub(crate) fn ours_peek<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
-    in_place(ring, bytes, |payload| payload.words().take(8).fold(0, |all, word| all ^ word))
+    in_place(ring, bytes, head_in_place)
+}
+
+/// The work on the first 64 bytes of a packet, in place.
+fn head_in_place<M: Memory>(payload: &Payload<'_, M>) -> u64 {
+    match payload.read::<[u64; 8]>(0) {
+        Ok(words) => words.iter().fold(0, |all, word| all ^ word),
+        Err(_) => payload.words().fold(0, |all, word| all ^ word),
+    }
+}
+
+/// The same on a copy.
+fn head_of_copy(copy: &[u8]) -> u64 {
+    copy.as_chunks::<8>().0.iter().take(8).fold(0, |all, word| all ^ u64::from_le_bytes(*word))
 }
 
 fn in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize, work: impl Fn(&Payload<'_, M>) -> u64 + 'static) -> Run {
@@ -93,10 +130,7 @@ fn in_place<M: Memory + 'static>(ring: Ring<M>, bytes: usize, work: impl Fn(&Pay
 
 /// Ours: write one, copy it out, read the first 64 bytes of the copy.
 pub(crate) fn ours_peek_copy<M: Memory + 'static>(ring: Ring<M>, bytes: usize) -> Run {
-    copied(ring, bytes, |target| {
-        let words = target.as_chunks::<8>().0.iter().take(8);
-        words.fold(0, |all, word| all ^ u64::from_le_bytes(*word))
-    })
+    copied(ring, bytes, head_of_copy)
 }
 
 /// Ours: write one, copy it out, sum the copy.

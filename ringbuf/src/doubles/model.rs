@@ -8,7 +8,7 @@ use crate::doubles::Script;
 use crate::error::WriteError;
 use crate::layout::{ControlField, FEATURE_PENDING_SEND_SIZE};
 use crate::memory::Memory;
-use crate::packet::{MultiPageBuffer, OutgoingPacket, Packet, PacketType, PageBuffer, TransferPageRange};
+use crate::packet::{MultiPageBuffer, OutgoingPacket, Packet, PacketType, PageBuffer, Payload, TransferPageRange};
 use crate::reader::{ReadBatch, Reader};
 use crate::signal::Signal;
 use crate::writer::{WriteBatch, Writer};
@@ -329,6 +329,15 @@ fn compare<M: Memory>(packet: &Packet<'_, M>, sent: &Sent) {
         assert_eq!(part.as_slice(), expected, "a part");
         assert_eq!(payload.read::<[u8; 9]>(from), Ok(part), "a structure");
     }
+    for offset in [0, 8, 5] {
+        structure::<8, _>(&payload, offset, &sent.payload);
+        structure::<16, _>(&payload, offset, &sent.payload);
+        structure::<24, _>(&payload, offset, &sent.payload);
+        structure::<32, _>(&payload, offset, &sent.payload);
+        structure::<40, _>(&payload, offset, &sent.payload);
+        structure::<48, _>(&payload, offset, &sent.payload);
+        structure::<64, _>(&payload, offset, &sent.payload);
+    }
     if let Ok(ranges) = packet.transfer_pages() {
         assert_eq!((ranges.pageset(), ranges.sender_owns_set()), (0xcafe, true));
         let words: Vec<u64> =
@@ -344,4 +353,10 @@ fn compare<M: Memory>(packet: &Packet<'_, M>, sent: &Sent) {
         }
         assert_eq!(Some(words.as_slice()), sent.extra.get(1..), "GPA ranges");
     }
+}
+
+/// A structure of `N` bytes at `offset` is what was sent there, or an error where the payload ends before.
+fn structure<const N: usize, M: Memory>(payload: &Payload<'_, M>, offset: usize, sent: &[u8]) {
+    let expected = sent.get(offset..).and_then(|rest| rest.first_chunk::<N>());
+    assert_eq!(payload.read::<[u8; N]>(offset).ok().as_ref(), expected, "{N} bytes at {offset}");
 }

@@ -4,7 +4,9 @@ use core::sync::atomic::Ordering;
 
 use crate::layout::ControlField;
 use crate::mapped::Mapped;
-use crate::memory::{Memory, fold_blocks_one_by_one, store_packet_in_parts};
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use crate::memory::fold_blocks_one_by_one;
+use crate::memory::{Memory, store_packet_in_parts};
 
 impl<O> Mapped<O> {
     /// Where an access that leaves the mapping is to be split, if it is an access at all.

@@ -8,7 +8,7 @@ use crate::writer::{Cursor, Reservation, Writer};
 
 /// A batch of packets being written.
 ///
-/// A long batch publishes early, in steps of about 4 KiB (less in a small ring). [`WriteBatch::commit`] publishes the
+/// A long batch publishes early, in steps of about 16 KiB (less in a small ring). [`WriteBatch::commit`] publishes the
 /// rest; dropping the batch takes back whatever is not yet published. A signal that an early publication found due is
 /// returned by `commit`; after a drop by the next write, or by [`Writer::take_owed_signal`].
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use crate::signal::{Signal, publish_write};
 
 /// A batch publishes what it has after this many bytes, or a quarter of the ring if that is less, so that the reader
 /// starts while the rest is being written.
-const PUBLISH_BYTES: u32 = 4096;
+const PUBLISH_BYTES: u32 = 16 * 1024;
 
 /// Writes packets into a ring. There must be one writer per ring.
 #[derive(Debug)]
