@@ -99,7 +99,7 @@ impl Guest {
     /// Reads a file from `offset` on, at most one reply's worth.
     ///
     /// # Errors
-    /// [`Refused`], or the guest is gone.
+    /// [`Refused`](super::agent::Refused), or the guest is gone.
     pub(crate) fn read_at(&mut self, path: &str, offset: u64) -> Result<Chunk> {
         self.agent.call(Call::Read { path: path.to_owned(), offset }, Duration::ZERO)
     }
@@ -107,7 +107,7 @@ impl Guest {
     /// Writes an existing file, such as one in sysfs, with one `write`.
     ///
     /// # Errors
-    /// [`Refused`] with the kernel's error number, or the guest is gone.
+    /// [`Refused`](super::agent::Refused) with the kernel's error number, or the guest is gone.
     pub(crate) fn write(&mut self, path: &str, text: &str) -> Result<()> {
         self.agent.call(Call::Write { path: path.to_owned(), text: text.to_owned(), create: false }, Duration::ZERO)
     }

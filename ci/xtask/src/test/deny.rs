@@ -1,5 +1,5 @@
 //! Licences, duplicate versions and advisories, by cargo-deny. The advisory database is fetched from the
-//! network by that tool: where it can't be had, the rest is checked and the report says so.
+//! network by that tool: where it can't be had, that step is skipped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,22 +11,17 @@ use super::step::{Outcome, run, say};
 /// The checks that need nothing from the network.
 const LOCAL: [&str; 3] = ["bans", "licenses", "sources"];
 
-/// Runs cargo-deny if the machine has it; `.ci/run` installs it into `target/tools`.
-pub(super) fn check(root: &Path) -> Result<Outcome> {
-    let Some(tool) = find(root) else {
-        let how = "cargo install cargo-deny --locked --root target/tools";
-        return Ok(Outcome::Skipped(format!("cargo-deny is not installed; `{how}` brings it")));
-    };
-    let mut local = Command::new(&tool);
+/// Licences, sources, and crates that come in two versions.
+pub(super) fn licences(root: &Path) -> Result<Outcome> {
+    let Some(tool) = find(root) else { return Ok(missing()) };
+    let mut local = Command::new(tool);
     local.current_dir(root).args(["--workspace", "check"]).args(LOCAL);
-    if let Outcome::Failed(why) = run(&mut local, "cargo deny check bans licenses sources")? {
-        return Ok(Outcome::Failed(why));
-    }
-    advisories(root, &tool)
+    run(&mut local, "cargo deny check bans licenses sources")
 }
 
-/// A failure to fetch the database is told apart from an advisory that was found.
-fn advisories(root: &Path, tool: &Path) -> Result<Outcome> {
+/// Known vulnerabilities of the dependencies. A database that can't be fetched is told apart from a finding.
+pub(super) fn advisories(root: &Path) -> Result<Outcome> {
+    let Some(tool) = find(root) else { return Ok(missing()) };
     let output = Command::new(tool)
         .current_dir(root)
         .env("GIT_TERMINAL_PROMPT", "0")
@@ -37,11 +32,16 @@ fn advisories(root: &Path, tool: &Path) -> Result<Outcome> {
         return Ok(Outcome::Passed);
     }
     if text.contains("failed to fetch advisory database") || text.contains("failed to load advisory database") {
-        say!("    note: the advisory database can't be fetched here; licences, bans and sources were checked");
-        return Ok(Outcome::Passed);
+        return Ok(Outcome::Skipped("the advisory database can't be fetched here".to_owned()));
     }
     say!("{}", text.trim_end());
     Ok(Outcome::Failed("cargo deny found an advisory".to_owned()))
+}
+
+/// `.ci/run` installs the tool into `target/tools`.
+fn missing() -> Outcome {
+    let how = "cargo install cargo-deny --locked --root target/tools";
+    Outcome::Skipped(format!("cargo-deny is not installed; `{how}` brings it"))
 }
 
 /// `target/tools` first, then the PATH.

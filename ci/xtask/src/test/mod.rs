@@ -47,7 +47,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Step::quick("docs", "cargo doc, warnings are errors", |root| {
             step::cargo(root, &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
         }),
-        Step::quick("licences", "cargo deny: licences, duplicates, advisories", deny::check),
+        Step::quick("licences", "cargo deny: licences, sources, duplicate versions", deny::licences),
+        Step::quick("advisories", "cargo deny: known vulnerabilities of dependencies", deny::advisories),
         Step::slow("model", "loom: every order of two threads on one ring", |root| {
             let model = ["test", "--package", "vmbus-ringbuf", "--release", "--test", "loom"];
             let target = root.join("target/loom").display().to_string();
