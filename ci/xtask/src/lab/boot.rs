@@ -1,22 +1,23 @@
 //! Boots a guest: images, QEMU, the agent's greeting; with a bound on the time, and one more try for a boot that
 //! hangs or that the emulator breaks.
 
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::agent::Agent;
 use super::fetch::Software;
-use super::guest::{Guest, Parts, tail};
+use super::guest::{Guest, Parts};
 use super::line::{Gone, Line};
 use super::machine::{self, Acceleration};
+use super::post_mortem::post_mortem;
 use super::programs::Programs;
 use super::progress::Progress;
 use super::qmp::Qmp;
-use super::{Kernel, image, kernel_log};
+use super::{Kernel, image};
 use crate::process::{Guarded, Interrupted};
 
 /// Everything a boot needs.
@@ -33,9 +34,11 @@ pub(crate) struct Nursery {
     /// Where to tell what goes on.
     pub(crate) progress: Progress,
     /// Guests run nested; set when they turn out not to boot on KVM.
-    nested: AtomicBool,
+    nested: Cell<bool>,
     /// How guests run was asked for, so it stays that way.
     fixed: bool,
+    /// Boots that were tried twice, and why.
+    repeated: RefCell<Vec<String>>,
 }
 
 /// A boot that failed: where its logs are, and whether the emulator is to blame.
@@ -63,13 +66,13 @@ impl Nursery {
         progress: &Progress,
     ) -> Self {
         let (timeout, progress) = (Duration::from_secs(timeout_seconds), progress.clone());
-        let nested = AtomicBool::new(acceleration == Acceleration::Nested);
-        Self { software, programs, logs, timeout, progress, nested, fixed }
+        let nested = Cell::new(acceleration == Acceleration::Nested);
+        Self { software, programs, logs, timeout, progress, nested, fixed, repeated: RefCell::default() }
     }
 
     /// How the next guest will run.
     pub(crate) fn acceleration(&self) -> Acceleration {
-        if self.nested.load(Ordering::Relaxed) { Acceleration::Nested } else { Acceleration::Kvm }
+        if self.nested.get() { Acceleration::Nested } else { Acceleration::Kvm }
     }
 
     /// Boots a guest with the given kernel; `name` names its logs. A boot that fails is tried once more, nested if
@@ -80,7 +83,8 @@ impl Nursery {
     pub(crate) fn boot(&self, kernel: Kernel, name: &str) -> Result<Guest> {
         match self.attempt(kernel, name) {
             Err(error) if error.is::<BootFailed>() => {
-                if !self.fixed && !self.nested.swap(true, Ordering::Relaxed) {
+                self.repeated.borrow_mut().push(format!("{name}: {error}"));
+                if !self.fixed && !self.nested.replace(true) {
                     self.progress.say(format!("{error}; trying nested under emulation"));
                 } else {
                     self.progress.say(format!("{error}; trying once more"));
@@ -89,6 +93,11 @@ impl Nursery {
             }
             result => result,
         }
+    }
+
+    /// Boots that were tried twice so far, each with the reason.
+    pub(crate) fn repeated(&self) -> Vec<String> {
+        self.repeated.borrow().clone()
     }
 
     fn attempt(&self, kernel: Kernel, name: &str) -> Result<Guest> {
@@ -125,8 +134,8 @@ impl Nursery {
             if error.is::<Interrupted>() {
                 return Err(error);
             }
-            let why = match post_mortem(&logs) {
-                Some(sign) => format!("{error:#}; {sign}"),
+            let why = match post_mortem(&logs, acceleration) {
+                Some(sign) => format!("{error:#}; {}", sign.text),
                 None if error.is::<Gone>() => format!("{error:#} early"),
                 None => format!("{error:#} in {} s", start.elapsed().as_secs()),
             };
@@ -155,25 +164,4 @@ impl Nursery {
         fs::write(&initrd, outer).context("write the initial file system")?;
         Ok(machine::nested_outer(&self.software, &image_of(Kernel::V6_12)?, &initrd, sockets, logs))
     }
-}
-
-/// What the consoles say about a guest that is gone or silent: the emulator's signs first, then the guest's own.
-pub(crate) fn post_mortem(logs: &Path) -> Option<String> {
-    let read = |name: &str| {
-        fs::read(logs.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-    };
-    let emulator = ["qemu.log", "l1-console.log"].iter().find_map(|log| kernel_log::emulator_failure(&read(log)));
-    if let Some(sign) = emulator {
-        return Some(format!("the emulator's doing: {sign}"));
-    }
-    let console = read("console.log");
-    let complaint = kernel_log::complaints(console.lines(), true).into_iter().next();
-    let last_line = |what: &str, text: &str| {
-        let last = tail(text.trim_end(), 200).lines().last()?.to_owned();
-        (!last.is_empty()).then(|| format!("{what} ends with: {last}"))
-    };
-    complaint
-        .map(|complaint| complaint.line)
-        .or_else(|| last_line("its console", &console))
-        .or_else(|| last_line("QEMU's output", &read("qemu.log")))
 }

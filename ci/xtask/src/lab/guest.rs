@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::agent::Agent;
+use super::line::Gone;
 use super::machine::Acceleration;
+use super::post_mortem::{Sign, post_mortem};
 use super::qmp::Qmp;
 use super::wire::{Call, Chunk, Finished, Hello, KernelLog, Started};
 use crate::process::Guarded;
+
+/// How long the outer layer may take to say how the inner one ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// A booted guest; dropping it ends it.
 #[derive(Debug)]
@@ -36,8 +41,16 @@ impl Guest {
     /// # Errors
     /// There is no greeting within `timeout`, or the guest ended before.
     pub(crate) fn greet(parts: Parts, timeout: Duration) -> Result<Self> {
-        let Parts { qemu, qmp, mut agent, acceleration, logs, sockets } = parts;
-        let hello = agent.greet(timeout)?;
+        let Parts { mut qemu, qmp, mut agent, acceleration, logs, sockets } = parts;
+        let hello = match agent.greet(timeout) {
+            Ok(hello) => hello,
+            Err(error) => {
+                if error.is::<Gone>() {
+                    qemu.wait(LAST_WORDS)?;
+                }
+                return Err(error);
+            }
+        };
         let mut guest = Self { qemu, qmp, acceleration, hello, agent, jobs: Vec::new(), logs, sockets };
         guest.qmp.negotiate().context("set up QMP")?;
         Ok(guest)
@@ -144,6 +157,15 @@ impl Guest {
     pub(crate) fn echo(&mut self, text: &str) -> Result<String> {
         let chunk: Chunk = self.agent.call(Call::Echo { text: text.to_owned() }, Duration::ZERO)?;
         Ok(chunk.text)
+    }
+
+    /// What the logs say about a guest that has ended or does not answer.
+    ///
+    /// # Errors
+    /// This process was interrupted.
+    pub(crate) fn post_mortem(&mut self) -> Result<Option<Sign>> {
+        self.qemu.wait(LAST_WORDS)?;
+        Ok(post_mortem(&self.logs, self.acceleration))
     }
 
     /// How many requests had to be sent again because a line lost bytes.

@@ -11,6 +11,7 @@ pub(crate) mod keep;
 mod kernel_log;
 mod line;
 mod machine;
+mod post_mortem;
 mod programs;
 mod progress;
 mod qmp;
@@ -126,6 +127,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let nursery = prepare(options, &repository, &folder, &progress)?;
     let mut report = Report { outcomes: Vec::new(), facts: facts(&nursery), seconds: 0.0 };
     let played = play(options, &nursery, &chosen, &mut report);
+    report.facts.extend(nursery.repeated().into_iter().map(|why| ("booted twice".to_owned(), why)));
     report.seconds = start.elapsed().as_secs_f64();
     fs::write(folder.join("junit.xml"), report.junit()).context("write junit.xml")?;
     let mut stdout = std::io::stdout().lock();

@@ -28,9 +28,13 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+        if table.width().is_none() {
+            table.set_width(140);
+        }
         table.set_header(["Scenario", "Kernel", "Result", "Seconds", "What"]);
         for outcome in &self.outcomes {
-            let what = outcome.failure.as_ref().map_or(outcome.summary, |failure| failure.why.as_str());
+            let wrong = outcome.failure.as_ref().map(|failure| failure.why.as_str());
+            let what = wrong.or(outcome.first_try.as_deref()).unwrap_or(outcome.summary);
             let seconds = format!("{:.1}", outcome.seconds);
             table.add_row([outcome.name, &outcome.kernel, outcome.verdict(), &seconds, what]);
         }
@@ -72,6 +76,7 @@ impl Report {
 impl Outcome {
     fn verdict(&self) -> &'static str {
         match &self.failure {
+            None if self.first_try.is_some() => "passed (2nd try)",
             None => "passed",
             Some(failure) if failure.emulator => "FAILED (emulator)",
             Some(_) => "FAILED",
@@ -85,7 +90,7 @@ impl Outcome {
         });
         json!({
             "name": self.name, "kernel": self.kernel, "passed": self.failure.is_none(),
-            "seconds": self.seconds, "steps": self.steps, "failure": failure,
+            "seconds": self.seconds, "steps": self.steps, "failure": failure, "first_try": self.first_try,
         })
     }
 
@@ -107,7 +112,9 @@ impl Outcome {
             let (message, details) = (escape(message), escape(&details));
             let _ = writeln!(xml, "      <failure type=\"{kind}\" message=\"{message}\">{details}</failure>");
         }
-        let _ = writeln!(xml, "      <system-out>{}</system-out>", escape(&self.steps.join("\n")));
+        let first_try = self.first_try.iter().map(|why| format!("first try: {why}"));
+        let told: Vec<String> = first_try.chain(self.steps.iter().cloned()).collect();
+        let _ = writeln!(xml, "      <system-out>{}</system-out>", escape(&told.join("\n")));
         xml.push_str("    </testcase>\n");
     }
 }
@@ -143,6 +150,7 @@ mod tests {
             seconds: 1.5,
             steps: vec!["relid 1".to_owned()],
             failure: None,
+            first_try: None,
         };
         let complaint = Complaint { line: "1.0 WARNING: <x>".to_owned(), emulator: false };
         let failure = Failure { why: "a < b & \"c\"".to_owned(), emulator: false, complaints: vec![complaint] };

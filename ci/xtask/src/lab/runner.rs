@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Kernel;
 use super::agent::Silent;
-use super::boot::{BootFailed, Nursery, post_mortem};
+use super::boot::{BootFailed, Nursery};
 use super::guest::Guest;
 use super::kernel_log::{Complaint, complaints};
 use super::line::Gone;
@@ -42,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) steps: Vec<String>,
     /// Why it failed; nothing if it passed.
     pub(crate) failure: Option<Failure>,
+    /// What went wrong the first time, if this is the second.
+    pub(crate) first_try: Option<String>,
 }
 
 /// Why a scenario failed.
@@ -84,15 +86,18 @@ pub(crate) fn rounds(chosen: &[(&'static Scenario, Kernel)]) -> Vec<Round> {
 pub(crate) fn play(nursery: &Nursery, round: &Round, outcomes: &mut Vec<Outcome>) -> Result<Option<Guest>> {
     let mut guest: Option<Guest> = None;
     for scenario in &round.scenarios {
+        let mut first_try = None;
         for attempt in 1..=2 {
-            let (outcome, after) = play_one(nursery, round, scenario, guest.take(), attempt)?;
+            let (mut outcome, after) = play_one(nursery, round, scenario, guest.take(), attempt)?;
             guest = after;
             let again = attempt == 1 && outcome.failure.as_ref().is_some_and(|failure| failure.emulator);
             tell(nursery, &outcome, again);
+            outcome.first_try = first_try.take();
             if !again {
                 outcomes.push(outcome);
                 break;
             }
+            first_try = outcome.failure.map(|failure| failure.why);
         }
     }
     Ok(guest)
@@ -112,6 +117,7 @@ fn play_one(
         seconds: 0.0,
         steps: Vec::new(),
         failure: None,
+        first_try: None,
     };
     let boot = match (attempt, scenario.name == round.scenarios.first().map_or("", |first| first.name)) {
         (1, true) => round.name.clone(),
@@ -134,8 +140,7 @@ fn play_one(
     let played = play_in(nursery, scenario, &mut guest, &mut outcome.steps);
     outcome.seconds = start.elapsed().as_secs_f64();
     let (result, found) = played?;
-    let nested = guest.acceleration == Acceleration::Nested;
-    outcome.failure = judge(&guest, result, found, nested);
+    outcome.failure = judge(&mut guest, result, found)?;
     let tidy = outcome.failure.is_none() && guest.end_jobs().is_ok();
     Ok((outcome, tidy.then_some(guest)))
 }
@@ -174,22 +179,20 @@ fn stop_or(error: anyhow::Error) -> Result<anyhow::Error> {
     if error.is::<Interrupted>() { bail!(error) } else { Ok(error) }
 }
 
-fn judge(guest: &Guest, result: Result<()>, complaints: Vec<Complaint>, nested: bool) -> Option<Failure> {
+fn judge(guest: &mut Guest, result: Result<()>, complaints: Vec<Complaint>) -> Result<Option<Failure>> {
     let all_emulator = !complaints.is_empty() && complaints.iter().all(|complaint| complaint.emulator);
-    match result {
-        Ok(()) if complaints.is_empty() => None,
-        Ok(()) => {
-            let why = format!("the guest's kernel complained: {}", complaints.first().map_or("", |first| &first.line));
-            Some(Failure { why, emulator: all_emulator, complaints })
-        }
-        Err(error) => {
-            let lost = error.is::<Gone>() || error.is::<Silent>();
-            let sign = lost.then(|| post_mortem(&guest.logs)).flatten();
-            let broken = nested && sign.as_ref().is_some_and(|sign| sign.starts_with("the emulator's doing"));
-            let sign = sign.map(|sign| format!("; {sign}")).unwrap_or_default();
-            Some(Failure { why: format!("{error:#}{sign}"), emulator: broken || all_emulator, complaints })
-        }
-    }
+    let (why, emulator) = match result {
+        Ok(()) => match complaints.first() {
+            None => return Ok(None),
+            Some(first) => (format!("the guest's kernel complained: {}", first.line), all_emulator),
+        },
+        Err(error) if error.is::<Gone>() || error.is::<Silent>() => match guest.post_mortem()? {
+            Some(sign) => (format!("{error:#}; {}", sign.text), sign.emulator || all_emulator),
+            None => (format!("{error:#}"), all_emulator),
+        },
+        Err(error) => (format!("{error:#}"), all_emulator),
+    };
+    Ok(Some(Failure { why, emulator, complaints }))
 }
 
 fn tell(nursery: &Nursery, outcome: &Outcome, again: bool) {
