@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn debian_kernels_are_known_to_the_patch_level() {
-        let banner = "Linux version 6.12.117+deb12-cloud-amd64 (debian-kernel@lists.debian.org) (gcc 12) #1 SMP \
+        let banner = "Linux version 6.12.117+deb12-cloud-amd64 (builder@example.org) (gcc 12) #1 SMP \
                       PREEMPT_DYNAMIC Debian 6.12.117-1~deb12u1 (2026-11-14)";
         let kernel = Kernel::identify("6.12.117+deb12-cloud-amd64\n", banner, "");
         assert_eq!((kernel.version, kernel.precision), (Some(Version::new(6, 12, 117)), Precision::Exact));
