@@ -261,8 +261,8 @@ mod vector {
         /// Bytes of the widest registers that are there and enabled by the operating system: 16, 32 or 64.
         register_bytes: usize,
         /// From this length on (behind the first register) `rep movsb` is best: it does not read the destination
-        /// first. Not where it has a cliff:
-        /// on some processors it is 27 times slower if source and destination differ by 8 bytes modulo the page size.
+        /// first. Not where it has a cliff: on some processors it is 27 times slower if source and destination differ
+        /// by 8 bytes modulo the page size.
         strings_from: usize,
     }
 

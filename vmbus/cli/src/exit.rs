@@ -4,16 +4,16 @@ use std::process::ExitCode;
 
 use vmbus::ErrorKind;
 
-/// How a command ended. The number is the exit code.
+/// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    Ok = 0,
-    Failed = 1,
-    Usage = 2,
-    NoDevice = 3,
-    Permission = 4,
-    Busy = 5,
-    Rescinded = 6,
+    Ok,
+    Failed,
+    Usage,
+    NoDevice,
+    Permission,
+    Busy,
+    Rescinded,
 }
 
 /// Shown below `--help` and in the manual pages.
@@ -44,16 +44,16 @@ impl Exit {
         }
     }
 
-    /// The exit code.
+    /// The exit code. The library has the numbers, since other programs of ours end with them too.
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::NoDevice => 3,
-            Self::Permission => 4,
-            Self::Busy => 5,
-            Self::Rescinded => 6,
+            Self::Failed => ErrorKind::Failed.exit_code(),
+            Self::Usage => ErrorKind::Usage.exit_code(),
+            Self::NoDevice => ErrorKind::NoDevice.exit_code(),
+            Self::Permission => ErrorKind::Permission.exit_code(),
+            Self::Busy => ErrorKind::Busy.exit_code(),
+            Self::Rescinded => ErrorKind::Rescinded.exit_code(),
         }
     }
 }
