@@ -29,11 +29,16 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+pub mod control;
 mod error;
+mod id;
+mod offer;
 mod waker;
 
 pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
 pub use error::Error;
+pub use id::ChannelId;
+pub use offer::{Announcement, Offer};
 pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;

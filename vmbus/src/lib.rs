@@ -31,9 +31,12 @@ pub mod error;
 mod fake;
 pub mod holders;
 pub mod kernel;
+pub mod link;
 pub mod memory;
+pub mod message;
 pub mod sysfs;
 pub mod uevent;
 pub mod uio;
+pub mod wire;
 
 pub use error::{Error, ErrorKind};

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::doorbell::{Doorbell, Kind};
+use super::doorbell::Doorbell;
 use super::events::Event;
 use super::node::Node;
 use super::options::Options;
@@ -99,17 +99,7 @@ impl Link {
     /// # Errors
     /// [`Error::Rescinded`] when the device is gone, which the monitor bits do not notice; [`Error::Io`].
     pub fn ring(&self, doorbell: &Doorbell) -> Result<(), Error> {
-        match &doorbell.0 {
-            Kind::Monitor(monitor) => {
-                monitor.set();
-                Ok(())
-            }
-            Kind::Write => self.shared.node.write_one().or_else(|error| {
-                // EIO, or EINVAL a little later: the kernel's words for a device that is gone.
-                self.shared.check()?;
-                Err(Error::io("write", &self.shared.node.path, error))
-            }),
-        }
+        self.shared.ring(doorbell)
     }
 
     /// Signals the host about channel `relid`; keep a [`doorbell`](Self::doorbell) where this is done often.

@@ -6,6 +6,7 @@
 
 mod doorbell;
 mod events;
+mod line;
 mod link;
 mod maps;
 mod node;
@@ -16,6 +17,7 @@ mod watcher;
 
 pub use doorbell::Doorbell;
 pub use events::Event;
+pub use line::Line;
 pub use link::Link;
 pub use maps::{Map, maps};
 pub use options::{Layout, Options};

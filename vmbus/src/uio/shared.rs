@@ -152,6 +152,20 @@ impl Shared {
         })
     }
 
+    pub(super) fn ring(&self, doorbell: &Doorbell) -> Result<(), Error> {
+        match &doorbell.0 {
+            Kind::Monitor(monitor) => {
+                monitor.set();
+                Ok(())
+            }
+            Kind::Write => self.node.write_one().or_else(|error| {
+                // EIO, or EINVAL a little later: the kernel's words for a device that is gone.
+                self.check()?;
+                Err(Error::io("write", &self.node.path, error))
+            }),
+        }
+    }
+
     /// Replaces every mapping, the subchannels' first, and marks the link.
     pub(super) fn revoke(&self) -> Result<(), Error> {
         self.ending.store(true, Ordering::SeqCst);
