@@ -28,17 +28,23 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
+mod bus;
 mod channel;
 pub mod control;
 mod error;
 mod id;
 mod offer;
+mod subscription;
 mod waker;
 
-pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
+pub use buffer::Buffer;
+pub use bus::{OpenOptions, Settings, Vmbus};
+pub use channel::{Channel, Dispatched, Handler, IncomingPacket, OutgoingBatch, Wake};
 pub use error::Error;
 pub use id::ChannelId;
 pub use offer::{Announcement, Offer};
+pub use subscription::Subscription;
 pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;

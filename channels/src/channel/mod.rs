@@ -2,19 +2,22 @@
 //!
 //! The split: `send` writes and waits for room, `receive` reads and waits for packets; both signal through `mod.rs`.
 
+mod dispatched;
 mod receive;
 mod send;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use vmbus::memory::Ring;
+use vmbus::message::{OfferFlags, USER_DEFINED_BYTES};
 use vmbus::sysfs::{Bus, Device};
 use vmbus::uio::{Doorbell, Link, Options};
 use vmbus_ringbuf::{Corrupt, Packet, Reader, Signal, WriteBatch, Writer};
 
+pub use dispatched::{Dispatched, Handler};
 pub use receive::Wake;
 
-use crate::{Error, Waker};
+use crate::{Buffer, ChannelId, Error, Offer, Waker};
 
 /// A packet in the incoming ring, as [`Channel::receive`] shows it.
 pub type IncomingPacket<'a> = Packet<'a, Ring>;
@@ -30,7 +33,7 @@ pub struct Channel {
     // Reader and writer go first, then the link: users, then mappings, then the file descriptor.
     reader: Reader<Ring>,
     writer: Writer<Ring>,
-    relid: u32,
+    offer: Offer,
     doorbell: Doorbell,
     /// Whether we want no interrupts now. The kernel may have changed the ring's own mask since.
     masked: bool,
@@ -54,25 +57,59 @@ impl Channel {
     /// As [`Link::rings`] and [`Link::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
     pub fn over(link: Link) -> Result<Self, Error> {
         let relid = link.device().relid;
+        let offer = Offer {
+            id: ChannelId { index: 0, generation: 0 },
+            relid,
+            class: link.device().class,
+            instance: link.device().instance,
+            subchannel_index: 0,
+            primary: None,
+            monitor_id: link.device().monitor_id,
+            connection_id: 0,
+            flags: OfferFlags::empty(),
+            user_defined: [0; USER_DEFINED_BYTES],
+        };
         let rings = link.rings(relid)?;
         let doorbell = link.doorbell(relid)?;
         let corrupt = |source| Error::Corrupt { device: link.device().name.clone(), source };
         let reader = Reader::new(rings.incoming).map_err(corrupt)?;
         let writer = Writer::new(rings.outgoing).map_err(corrupt)?;
         let waker = Waker::new()?;
-        Ok(Self { reader, writer, relid, doorbell, masked: false, waker, link })
+        Ok(Self { reader, writer, offer, doorbell, masked: false, waker, link })
     }
 
-    /// The device as it was when it was opened.
+    /// The device, by its sysfs name or its instance id, which on most kernels are the same.
     #[must_use]
-    pub fn device(&self) -> &Device {
-        self.link.device()
+    pub fn device(&self) -> &str {
+        &self.link.device().name
+    }
+
+    /// The channel's name on the bus.
+    #[must_use]
+    pub fn id(&self) -> ChannelId {
+        self.offer.id
+    }
+
+    /// What the host offered.
+    #[must_use]
+    pub fn offer(&self) -> &Offer {
+        &self.offer
+    }
+
+    /// Shares memory with the host over this channel: whole pages, up to 64 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Host`], [`Error::Silent`], [`Error::Argument`]; the channel is gone; the bus has
+    /// ended; [`Error::Callback`].
+    pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
+        let _ = bytes;
+        Err(Error::Ended)
     }
 
     /// The channel's number on the bus.
     #[must_use]
     pub fn relid(&self) -> u32 {
-        self.relid
+        self.offer.relid
     }
 
     /// Something that ends this channel's waits from other threads.
@@ -118,7 +155,7 @@ impl Channel {
     /// What a ring full of nonsense means: a device that is gone leaves zeroes behind, which are no sin of the host's.
     fn corrupt(&self, source: Corrupt) -> Error {
         match self.link.check() {
-            Ok(()) => Error::Corrupt { device: self.device().name.clone(), source },
+            Ok(()) => Error::Corrupt { device: self.device().to_owned(), source },
             Err(error) => error.into(),
         }
     }

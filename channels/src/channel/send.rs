@@ -91,18 +91,18 @@ impl Channel {
         }
         let left = timeout.map_or(LOOK_INTERVAL, |timeout| timeout.saturating_sub(start.elapsed()));
         if left.is_zero() {
-            return Err(Error::Stalled { device: self.device().name.clone(), needed, waited: start.elapsed() });
+            return Err(Error::Stalled { device: self.device().to_owned(), needed, waited: start.elapsed() });
         }
         // The interrupt for room comes whatever the mask of the other ring. One for packets may end the sleep as well;
         // it is acknowledged here, and found again by the look into the ring that precedes each wait.
         match self.link.wait(Some(self.waker.as_fd()), Some(left.min(LOOK_INTERVAL)))? {
-            Event::Woken => Err(Error::Woken { device: self.device().name.clone() }),
+            Event::Woken => Err(Error::Woken { device: self.device().to_owned() }),
             Event::Interrupt(_) | Event::TimedOut => Ok(()),
         }
     }
 
     fn refused(&self, error: WriteError) -> Error {
-        let device = || self.device().name.clone();
+        let device = || self.device().to_owned();
         match error {
             WriteError::Full { needed, free } => Error::Full { device: device(), needed, free },
             WriteError::Corrupt(corrupt) => self.corrupt(corrupt),
