@@ -30,9 +30,11 @@
 
 mod channel;
 pub mod control;
+pub mod dispatch;
 mod error;
 mod id;
 mod offer;
+pub mod requests;
 mod waker;
 
 pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
