@@ -88,7 +88,7 @@ impl Vmbus {
         &self,
         channel: ChannelId,
         options: OpenOptions,
-        handler: impl Handler,
+        handler: impl Handler + 'static,
     ) -> Result<Dispatched, Error> {
         let _ = (channel, options, handler);
         Err(Error::Ended)

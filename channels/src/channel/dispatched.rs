@@ -4,27 +4,10 @@ use std::time::Duration;
 
 use vmbus_ringbuf::{OutgoingPacket, WriteError};
 
-use super::{IncomingPacket, OutgoingBatch};
+use super::OutgoingBatch;
 use crate::{Buffer, ChannelId, Error, Offer};
 
-/// What a dispatcher does with the packets of one channel. It runs on the dispatcher's thread, one call at a time, and
-/// shares that thread with other channels: it must not wait. It is dropped there, or by the executor, when the
-/// channel ends. Any `FnMut(&IncomingPacket)` is one.
-pub trait Handler: Send + 'static {
-    /// A packet. Its bytes are the host's, which may change them while they are read: copy once, then check the copy.
-    fn packet(&mut self, packet: &IncomingPacket<'_>);
-
-    /// The ring is empty for now: the end of a batch.
-    fn drained(&mut self) {}
-}
-
-impl<F: FnMut(&IncomingPacket<'_>) + Send + 'static> Handler for F {
-    fn packet(&mut self, packet: &IncomingPacket<'_>) {
-        self(packet);
-    }
-}
-
-/// An open channel whose incoming packets go to a [`Handler`]. This handle sends, and closes.
+/// An open channel whose incoming packets go to a [`Handler`](crate::Handler). This handle sends, and closes.
 #[derive(Debug)]
 pub struct Dispatched {
     offer: Offer,

@@ -14,7 +14,7 @@ use vmbus::sysfs::{Bus, Device};
 use vmbus::uio::{Doorbell, Link, Options};
 use vmbus_ringbuf::{Corrupt, Packet, Reader, Signal, WriteBatch, Writer};
 
-pub use dispatched::{Dispatched, Handler};
+pub use dispatched::Dispatched;
 pub use receive::Wake;
 
 use crate::{Buffer, ChannelId, Error, Offer, Waker};
