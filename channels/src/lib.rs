@@ -35,6 +35,7 @@ pub mod control;
 pub mod dispatch;
 mod error;
 mod id;
+pub mod mutation;
 mod offer;
 pub mod requests;
 mod subscription;
