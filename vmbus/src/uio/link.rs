@@ -92,6 +92,15 @@ impl Link {
         self.shared.doorbell(relid)
     }
 
+    /// What the users of a channel signal by, and know its end by. For a subchannel, ask after [`rings`](Self::rings).
+    ///
+    /// # Errors
+    /// As [`doorbell`](Self::doorbell).
+    pub fn line(&self, relid: u32) -> Result<crate::link::Line, Error> {
+        let doorbell = self.doorbell(relid)?;
+        Ok(crate::link::Line::Uio(super::Line { shared: Arc::clone(&self.shared), doorbell }))
+    }
+
     /// Signals the host through a doorbell. The ring's new index must have been published before.
     ///
     /// The 4-byte write also unmasks the incoming rings of *all* channels; see [`Doorbell::unmasks`].
