@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod protocol;
 mod value;
+mod wire;
 
 pub use buffer::Message;
 pub use error::MessageError;
