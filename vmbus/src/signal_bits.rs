@@ -109,7 +109,8 @@ mod tests {
     }
 
     fn set(relid: u32, monitor: impl Into<Option<u8>>) -> Option<(Vec<usize>, Vec<usize>)> {
-        let pages = Arc::new(SignalPages { interrupt: page(), interrupt_offset: 0, monitor: page(), monitor_offset: 0 });
+        let pages =
+            Arc::new(SignalPages { interrupt: page(), interrupt_offset: 0, monitor: page(), monitor_offset: 0 });
         SignalBits::new(Arc::clone(&pages), relid, monitor.into())?.set();
         Some((bits(&pages.interrupt), bits(&pages.monitor)))
     }
@@ -144,7 +145,8 @@ mod tests {
     #[test]
     fn pages_that_start_inside_a_system_page_are_shifted() {
         let both = page();
-        let pages = SignalPages { interrupt: page(), interrupt_offset: 0, monitor: Arc::clone(&both), monitor_offset: 1024 };
+        let pages =
+            SignalPages { interrupt: page(), interrupt_offset: 0, monitor: Arc::clone(&both), monitor_offset: 1024 };
         SignalBits::new(Arc::new(pages), 5, Some(33)).unwrap().set();
         assert_eq!(bits(&both), [(1024 + 16) * 8 + 1]);
     }

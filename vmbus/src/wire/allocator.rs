@@ -17,8 +17,7 @@ pub(super) struct Allocator {
 impl Allocator {
     /// All of these pages are free.
     pub(super) fn new(all: Range<u64>) -> Self {
-        let mut allocator =
-            Self { all: all.clone(), by_place: BTreeMap::new(), by_size: BTreeSet::new(), free: 0 };
+        let mut allocator = Self { all: all.clone(), by_place: BTreeMap::new(), by_size: BTreeSet::new(), free: 0 };
         allocator.insert(all);
         allocator
     }

@@ -135,7 +135,8 @@ impl Connection {
         }
         let invalid = |why: String| Error::io("post", format!("{message:?}"), std::io::Error::other(why));
         let encoded = message.encode(speech.protocol).map_err(|error| invalid(error.to_string()))?;
-        let frame = Frame::post(speech.connection_id, encoded.as_ref()).ok_or_else(|| invalid("too long".to_owned()))?;
+        let frame =
+            Frame::post(speech.connection_id, encoded.as_ref()).ok_or_else(|| invalid("too long".to_owned()))?;
         if !speech.outbox.push(frame) {
             let why = format!("the host has left {OUTBOX_FRAMES} messages unread");
             speech.ended = Some(why.clone());

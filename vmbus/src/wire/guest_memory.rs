@@ -122,7 +122,8 @@ impl Drop for Pages {
 /// The size of a memfd that was received, if it is one whose size can't change any more.
 pub(super) fn sealed_bytes(file: BorrowedFd<'_>) -> Result<u64, String> {
     // Only a memfd has seals.
-    let seals = fcntl_get_seals(file).map_err(|error| format!("guest memory is no memfd that can be sealed ({error})"))?;
+    let seals =
+        fcntl_get_seals(file).map_err(|error| format!("guest memory is no memfd that can be sealed ({error})"))?;
     if !seals.contains(SEALS) || seals.intersects(SealFlags::WRITE | SealFlags::FUTURE_WRITE) {
         return Err(format!("guest memory must be sealed against changes of its size and nothing else, not {seals:?}"));
     }

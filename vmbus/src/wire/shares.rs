@@ -38,12 +38,7 @@ pub(super) struct Rings {
 
 impl Shares {
     /// Takes pages for a GPADL, and returns their numbers.
-    pub(super) fn add(
-        &mut self,
-        memory: &Arc<GuestMemory>,
-        gpadl: GpadlId,
-        what: Share,
-    ) -> Result<Vec<u64>, Error> {
+    pub(super) fn add(&mut self, memory: &Arc<GuestMemory>, gpadl: GpadlId, what: Share) -> Result<Vec<u64>, Error> {
         let refused = |error| Error::io("share", format!("GPADL {}", gpadl.0), error);
         if self.shares.contains_key(&gpadl) {
             return Err(refused(Errno::EXIST));
