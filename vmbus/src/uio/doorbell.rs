@@ -20,7 +20,7 @@ const MONITORS_PER_GROUP: usize = 32;
 /// Monitor ids that there can be.
 const MONITORS: usize = 4 * MONITORS_PER_GROUP;
 
-/// How to signal the host about one channel. See [`Link::ring`](super::Link::ring).
+/// How to signal the host about one channel. See [`OpenDevice::ring`](super::OpenDevice::ring).
 #[derive(Debug, Clone)]
 pub struct Doorbell(pub(super) Kind);
 
