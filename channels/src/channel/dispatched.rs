@@ -145,12 +145,10 @@ impl<H: Handler> Serve for Turns<H> {
     }
 
     fn serve(&mut self, budget: usize) -> Progress {
-        here::serves_the_bus();
         self.served.serve(budget)
     }
 
     fn ended(&mut self, why: Option<Ending>) {
-        here::serves_the_bus();
         self.served.ended(why);
     }
 }

@@ -13,11 +13,11 @@ mod transmit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use vmbus::link::Line;
+use vmbus::link;
 use vmbus::memory::Ring;
 use vmbus::message::{OfferFlags, USER_DEFINED_BYTES};
 use vmbus::sysfs::{Bus, Device};
-use vmbus::uio::{Link, Options};
+use vmbus::uio::{OpenDevice, Options};
 use vmbus_ringbuf::{Packet, Reader, WriteBatch};
 
 pub use dispatched::Dispatched;
@@ -56,7 +56,7 @@ enum Keeper {
     /// The bus that it is a channel of.
     Bus(#[expect(dead_code, reason = "kept, not used")] Vmbus),
     /// The device that it is the only user of.
-    Device(Link),
+    Device(OpenDevice),
 }
 
 impl Channel {
@@ -64,16 +64,16 @@ impl Channel {
     /// [`wait`](Self::wait) or [`receive`](Self::receive) before anything else that sleeps.
     ///
     /// # Errors
-    /// As [`Link::open`]; [`Error::Corrupt`] when the rings hold nonsense.
+    /// As [`OpenDevice::open`]; [`Error::Corrupt`] when the rings hold nonsense.
     pub fn open(bus: &Bus, device: &Device, options: Options) -> Result<Self, Error> {
-        Self::over(Link::open(bus, device, options)?)
+        Self::over(OpenDevice::open(bus, device, options)?)
     }
 
     /// The primary channel of a link whose rings have not been asked for.
     ///
     /// # Errors
-    /// As [`Link::rings`] and [`Link::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
-    pub fn over(link: Link) -> Result<Self, Error> {
+    /// As [`OpenDevice::rings`] and [`OpenDevice::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
+    pub fn over(link: OpenDevice) -> Result<Self, Error> {
         let device = link.device();
         let offer = Offer {
             id: ChannelId { index: 0, generation: 0 },
@@ -88,7 +88,7 @@ impl Channel {
             user_defined: [0; USER_DEFINED_BYTES],
         };
         let rings = link.rings(device.relid)?;
-        let hold = Hold::new(Arc::new(offer), link.line(device.relid)?, false, None)?;
+        let hold = Hold::new(Arc::new(offer), link::Line::Uio(link.line(device.relid)?), false, None)?;
         let channel = Self::build(rings.outgoing, rings.incoming, Arc::new(hold))?;
         Ok(Self { keeper: Keeper::Device(link), ..channel })
     }
@@ -173,7 +173,7 @@ impl Channel {
         self.transmitter.owner()
     }
 
-    fn line(&self) -> &Line {
+    fn line(&self) -> &link::Line {
         self.hold().line()
     }
 

@@ -18,13 +18,13 @@ impl Executor {
                 if !self.is_lost()
                     && let Err(error) = self.link.post(&message)
                 {
-                    self.lost(error.to_string());
+                    self.not_posted(&error, || format!("{message:?}"));
                 }
             }
             Action::Share { relid, gpadl, what } => {
                 if let Err(error) = self.link.share(relid, gpadl, what) {
-                    log::warn!(target: "vmbus::executor", "relid {relid}: {what:?} can't be shared: {error}");
                     self.following.push_back(Input::ShareFailed(gpadl));
+                    self.not_posted(&error, || format!("{what:?} of relid {relid}"));
                 }
             }
             Action::Unshare(gpadl) => self.link.unshare(gpadl),
@@ -57,7 +57,17 @@ impl Executor {
         }
     }
 
-    pub(super) fn is_lost(&self) -> bool {
+    /// A link that is gone says so here first, and does not always say it again. Anything else stands alone: what waits for
+    /// the host's answer to it finds the host silent.
+    fn not_posted(&mut self, error: &vmbus::Error, what: impl FnOnce() -> String) {
+        if matches!(error, vmbus::Error::Disconnected { .. }) {
+            self.lost(error.to_string());
+        } else {
+            log::error!(target: "vmbus::executor", "{} was not posted: {error}", what());
+        }
+    }
+
+    fn is_lost(&self) -> bool {
         matches!(self.over, Some(Why::Lost(_)))
     }
 
