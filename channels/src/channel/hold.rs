@@ -86,12 +86,12 @@ impl Drop for Release {
 }
 
 impl Hold {
-    /// `dispatched`: a dispatcher listens to the line even if it has a descriptor.
-    pub(crate) fn new(offer: Arc<Offer>, line: Line, dispatched: bool, queue: Option<Queue>) -> Result<Self, Error> {
+    /// `told`: a dispatcher listens to the line, even if that has a descriptor.
+    pub(crate) fn new(offer: Arc<Offer>, line: Line, told: bool, queue: Option<Queue>) -> Result<Self, Error> {
         // What can fail comes first: once there is a `Release`, its drop speaks.
         let (notifier, waker) = (Notifier::new()?, Waker::new()?);
         let release = Release { channel: offer.id, queue };
-        let told = dispatched || line.descriptor().is_none();
+        let told = told || line.descriptor().is_none();
         let (device, reason, wants_room) = (offer.device(), OnceLock::new(), AtomicBool::new(false));
         Ok(Self { offer, device, reason, line, told, notifier, waker, wants_room, release })
     }

@@ -46,7 +46,7 @@ impl Executor {
             Action::Forget { channel, relid, .. } => self.dispatchers.settle(relid, channel),
             Action::Revoke(channel) => {
                 if let Some(hold) = self.open.get(&channel).and_then(Weak::upgrade) {
-                    hold.end(Reason::Rescinded);
+                    hold.end(if self.leaving || self.is_lost() { Reason::Ended } else { Reason::Rescinded });
                 }
             }
             Action::Answer(ticket, answer) => self.answer(ticket, answer),

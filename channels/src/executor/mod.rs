@@ -15,14 +15,6 @@ pub(crate) use reply::{MakeEntry, Reply};
 pub(crate) use run::start;
 
 use crate::Error;
-use crate::bus::Counters;
-
-/// Why the executor has ended, and what it had counted by then.
-#[derive(Debug)]
-pub(crate) struct Ending {
-    pub(crate) why: Why,
-    pub(crate) counters: Counters,
-}
 
 /// Why the executor has ended.
 #[derive(Debug, Clone)]
@@ -35,13 +27,13 @@ pub(crate) enum Why {
     Panicked(String),
 }
 
-impl Ending {
+impl Why {
     /// For who comes too late.
     pub(crate) fn error(&self) -> Error {
-        match &self.why {
-            Why::Stopped => Error::Ended,
-            Why::Lost(why) => Error::Lost { why: why.clone() },
-            Why::Panicked(why) => Error::Panicked { why: why.clone() },
+        match self {
+            Self::Stopped => Error::Ended,
+            Self::Lost(why) => Error::Lost { why: why.clone() },
+            Self::Panicked(why) => Error::Panicked { why: why.clone() },
         }
     }
 }

@@ -1,7 +1,8 @@
 //! From an open that the host granted to a handle: the one place where references to a channel begin.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use vmbus::class::Class;
 use vmbus::link::Port;
 use vmbus::message::GpadlId;
 
@@ -10,7 +11,7 @@ use super::run::Executor;
 use crate::channel::{Dispatched, Hold};
 use crate::control::{Input, Ticket};
 use crate::dispatch::Entry;
-use crate::{Channel, ChannelId, Error};
+use crate::{Channel, ChannelId, Error, Offer};
 
 impl Executor {
     /// Makes the handle, puts the channel into its map, and answers, in this order: the host may have sent already, and
@@ -33,7 +34,7 @@ impl Executor {
         self.open.insert(channel, Arc::downgrade(&hold));
         match reply {
             Reply::Channel(to) => {
-                let entry = hold.is_told().then(|| Entry::notify(hold.notifier().clone()));
+                let entry = hold.is_told().then(|| Entry::notify(hold.notifier().clone()).on_line(hold.line().clone()));
                 let built = Channel::build(outgoing, incoming, hold);
                 if let (Ok(_), Some(entry)) = (&built, entry) {
                     self.enter(processor, relid, channel, entry);
@@ -60,12 +61,32 @@ impl Executor {
         self.dispatchers.insert(processor, relid, channel, entry);
     }
 
+    /// Whether a channel is open and its owner waits for interrupts by himself.
+    fn is_alone(&self, channel: ChannelId) -> bool {
+        self.open.get(&channel).and_then(Weak::upgrade).is_some_and(|hold| !hold.is_told())
+    }
+
     fn hold(&mut self, channel: ChannelId, relid: u32, ring: GpadlId, dispatched: bool) -> Result<Ends, Error> {
         let offer = self.offers.get(&channel).cloned().ok_or(Error::Gone(channel))?;
         let Port { outgoing, incoming, line } = self.link.port(relid, ring)?;
-        let hold = Hold::new(offer, line, dispatched, Some(self.queue.clone()))?;
+        let told = dispatched || is_one_of_many(&offer);
+        if line.descriptor().is_some() && offer.primary.is_some_and(|primary| self.is_alone(primary)) {
+            let hint = "close it, then open it again with open_dispatched";
+            return Err(Error::State {
+                device: offer.device(),
+                state: "open with an owner who waits by himself",
+                hint,
+            });
+        }
+        let hold = Hold::new(offer, line, told, Some(self.queue.clone()))?;
         Ok((outgoing, incoming, Arc::new(hold)))
     }
+}
+
+/// Whether a channel may share the descriptor of its device with others. Interrupts are counted once for all of them, so
+/// that two who wait by themselves would take each other's: a dispatcher listens for both.
+fn is_one_of_many(offer: &Offer) -> bool {
+    offer.subchannel_index != 0 || [Class::NIC, Class::SCSI].contains(&offer.class)
 }
 
 /// What a port is taken apart into.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use vmbus::link::LinkEvent;
 
-use super::Ending;
+use super::Why;
 use super::reply::Reply;
 use crate::bus::Counters;
 use crate::control::{Agreed, Command, Input};
@@ -43,8 +43,8 @@ pub(crate) enum Event {
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     events: Sender<Event>,
-    /// Why the executor has ended. Set before its end of the queue goes.
-    ending: Arc<OnceLock<Ending>>,
+    /// How the executor has ended. Set before its end of the queue goes.
+    ending: Arc<Ending>,
     /// How long the host has for an answer.
     patience: Duration,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(patience: Duration) -> (Self, Receiver<Event>) {
         let (events, inbox) = unbounded();
-        (Self { events, ending: Arc::new(OnceLock::new()), patience }, inbox)
+        (Self { events, ending: Arc::default(), patience }, inbox)
     }
 
     /// How long the host has for an answer.
@@ -85,16 +85,27 @@ impl Queue {
 
     /// The error for who finds that the executor has ended.
     pub(crate) fn ended(&self) -> Error {
-        self.ending.get().map_or(Error::Ended, Ending::error)
+        self.ending.why.get().map_or(Error::Ended, Why::error)
     }
 
-    pub(super) fn end(&self, ending: Ending) {
-        // The first reason is the reason.
-        let _ = self.ending.set(ending);
+    /// Says why the executor is about to end. The first reason is the reason.
+    pub(super) fn end(&self, why: Why) {
+        let _ = self.ending.why.set(why);
+    }
+
+    /// Leaves what was counted to those who ask too late.
+    pub(super) fn leave(&self, counters: Counters) {
+        let _ = self.ending.counters.set(counters);
     }
 
     /// What was counted until the end, once that is known.
     pub(crate) fn last_counters(&self) -> Option<Counters> {
-        self.ending.get().map(|ending| ending.counters)
+        self.ending.counters.get().copied()
     }
+}
+
+#[derive(Debug, Default)]
+struct Ending {
+    why: OnceLock<Why>,
+    counters: OnceLock<Counters>,
 }

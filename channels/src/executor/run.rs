@@ -12,11 +12,11 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use vmbus::link::{Link, LinkEvent};
 
+use super::Why;
 use super::credits::Credits;
 use super::queue::{Event, Queue};
 use super::reply::{Reply, Waiting};
 use super::subscribers::Subscribers;
-use super::{Ending, Why};
 use crate::bus::{Counters, Settings};
 use crate::channel::{Hold, Reason};
 use crate::control::{Action, Command, Core, Input, Ticket};
@@ -68,6 +68,8 @@ pub(super) struct Executor {
     pub(super) subscribers: Subscribers,
     /// Whether everything that the host had at the connection has been announced.
     pub(super) all_arrived: bool,
+    /// Set when the host is to be told goodbye: users of channels hear that, rather than that the host took them back.
+    pub(super) leaving: bool,
     /// Set when the thread is to end.
     pub(super) over: Option<Why>,
     credits: Option<Credits>,
@@ -108,6 +110,7 @@ impl Executor {
             mapped: HashSet::new(),
             subscribers: Subscribers::new(settings.unread),
             all_arrived: false,
+            leaving: false,
             over: None,
             credits: Some(credits),
             actions: Vec::new(),
@@ -120,8 +123,8 @@ impl Executor {
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(&inbox)));
         let why = served.unwrap_or_else(|panic| Why::Panicked(words(panic.as_ref())));
         log::info!(target: "vmbus::executor", "ends: {why:?}");
-        let ending = catch_unwind(AssertUnwindSafe(|| Ending { why: why.clone(), counters: self.counters() }));
-        self.queue.end(ending.unwrap_or(Ending { why: why.clone(), counters: Counters::default() }));
+        self.queue.end(why);
+        guarded(|| self.queue.leave(self.counters()));
         for (_, hold) in self.open.drain() {
             guarded(|| {
                 if let Some(hold) = hold.upgrade() {
@@ -190,7 +193,11 @@ impl Executor {
                 present.sort_by_key(|offer| offer.subchannel_index != 0);
                 let _ = to.send(Ok(self.subscribers.add(present, self.all_arrived)));
             }
-            Event::Stop(to) => self.command(Command::Unload, Reply::Stopped(to)),
+            Event::Stop(to) => {
+                self.leaving = true;
+                self.queue.end(Why::Stopped);
+                self.command(Command::Unload, Reply::Stopped(to));
+            }
         }
     }
 
@@ -235,6 +242,7 @@ impl Executor {
     pub(super) fn lost(&mut self, why: String) {
         if !matches!(self.over, Some(Why::Lost(_))) {
             log::warn!(target: "vmbus::executor", "the connection to the host is lost: {why}");
+            self.queue.end(Why::Lost(why.clone()));
             self.over = Some(Why::Lost(why));
             self.following.push_back(Input::Lost);
         }
