@@ -239,7 +239,7 @@ impl State {
                 self.say(&HostMessage::GpadlTorndown { gpadl });
             }
             GuestMessage::Open(open) => {
-                let pages = self.gpadls[&open.ring].clone();
+                let pages = self.gpadls.get(&open.ring).unwrap().clone();
                 let (outgoing, incoming) = pages.split_at(usize::try_from(open.downstream_offset_pages).unwrap());
                 let reader = Reader::new(self.guest.memory.ring(outgoing).unwrap().0).unwrap();
                 let writer = Writer::new(self.guest.memory.ring(incoming).unwrap().0).unwrap();
