@@ -14,6 +14,7 @@ use super::rings::RingPair;
 use super::shared::{Shared, uio_name};
 use super::watcher::Watcher;
 use crate::Error;
+use crate::link;
 use crate::sysfs::{Bus, Device};
 
 /// An open device: the right to use it alone, and everything of it that is mapped here.
@@ -96,9 +97,9 @@ impl OpenDevice {
     ///
     /// # Errors
     /// As [`doorbell`](Self::doorbell).
-    pub fn line(&self, relid: u32) -> Result<Line, Error> {
+    pub fn line(&self, relid: u32) -> Result<link::Line, Error> {
         let doorbell = self.shared.doorbell(relid)?;
-        Ok(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid)))
+        Ok(link::Line::Uio(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid))))
     }
 
     /// Tells `observer`, from any thread, once that somebody found the device gone (its memory is revoked by then), and
