@@ -61,6 +61,7 @@ pub struct Seen {
 
 /// What [`Watch::next`] brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Change {
     /// Something happened to a device.
     Device {
@@ -174,15 +175,13 @@ impl Watch {
         }
         let Some(name) = uevent.devpath.rsplit('/').next().filter(|name| !name.is_empty()) else { return };
         match uevent.action {
-            Action::Add => {
-                if !self.known.contains_key(name) {
-                    let seen = match self.bus.read_device(name) {
-                        // Its driver is announced next.
-                        Ok(Some(device)) => Seen { driver: None, uio: None, ..Seen::of(&device) },
-                        _ => Seen::announced(name, uevent),
-                    };
-                    self.arrived(What::Arrived, seen);
-                }
+            Action::Add if !self.known.contains_key(name) => {
+                let seen = match self.bus.read_device(name) {
+                    // Its driver is announced next.
+                    Ok(Some(device)) => Seen { driver: None, uio: None, ..Seen::of(&device) },
+                    _ => Seen::announced(name, uevent),
+                };
+                self.arrived(What::Arrived, seen);
             }
             Action::Remove => self.removed(name),
             Action::Bind => {
