@@ -28,17 +28,29 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
+mod bus;
 mod channel;
 pub mod control;
+pub mod dispatch;
 mod error;
+mod executor;
+mod here;
 mod id;
+pub mod mutation;
 mod offer;
+pub mod requests;
+mod subscription;
 mod waker;
 
-pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
+pub use buffer::Buffer;
+pub use bus::{Counters, OpenOptions, Settings, Vmbus};
+pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Wake};
+pub use dispatch::{Handler, Notifier};
 pub use error::Error;
 pub use id::ChannelId;
 pub use offer::{Announcement, Offer};
+pub use subscription::Subscription;
 pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;
