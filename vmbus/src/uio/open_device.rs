@@ -14,7 +14,6 @@ use super::rings::RingPair;
 use super::shared::{Shared, uio_name};
 use super::watcher::Watcher;
 use crate::Error;
-use crate::link;
 use crate::sysfs::{Bus, Device};
 
 /// An open device: the right to use it alone, and everything of it that is mapped here.
@@ -97,9 +96,9 @@ impl OpenDevice {
     ///
     /// # Errors
     /// As [`doorbell`](Self::doorbell).
-    pub fn line(&self, relid: u32) -> Result<link::Line, Error> {
+    pub fn line(&self, relid: u32) -> Result<Line, Error> {
         let doorbell = self.shared.doorbell(relid)?;
-        Ok(link::Line::Uio(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid))))
+        Ok(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid)))
     }
 
     /// Tells `observer`, from any thread, once that somebody found the device gone (its memory is revoked by then), and
