@@ -32,6 +32,7 @@ mod channel;
 pub mod control;
 mod error;
 mod id;
+pub mod mutation;
 mod offer;
 mod waker;
 
