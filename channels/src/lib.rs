@@ -28,9 +28,15 @@
 
 #![forbid(unsafe_code)]
 
+// What the fuzz targets run names this crate as they do.
+#[cfg(test)]
+extern crate self as vmbus_channels;
+
 mod channel;
 pub mod control;
 mod error;
+#[cfg(test)]
+mod fuzz_tests;
 mod id;
 pub mod mutation;
 mod offer;
