@@ -28,6 +28,10 @@
 
 #![forbid(unsafe_code)]
 
+// Tests inside and outside share a model, which speaks of this crate by its name.
+#[cfg(test)]
+extern crate self as vmbus_channels;
+
 mod channel;
 pub mod control;
 mod error;

@@ -10,7 +10,7 @@ use vmbus_channels::{Announcement, ChannelId, Offer};
 
 /// What the host was asked, and has not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Ask {
+pub(crate) enum Ask {
     Contact(Version),
     Offers,
     Gpadl(u32, GpadlId),
@@ -26,22 +26,22 @@ pub enum Ask {
 
 /// A channel as the ghost sees it.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub offer: Offer,
-    pub announced: bool,
-    pub condemned: bool,
+pub(crate) struct Seen {
+    pub(crate) offer: Offer,
+    pub(crate) announced: bool,
+    pub(crate) condemned: bool,
     /// Its number ended with the connection.
-    pub severed: bool,
-    pub rescinded: bool,
-    pub referenced: bool,
-    pub mapped: bool,
-    pub retiring: bool,
-    pub revoked: bool,
-    pub processor: u32,
+    pub(crate) severed: bool,
+    pub(crate) rescinded: bool,
+    pub(crate) referenced: bool,
+    pub(crate) mapped: bool,
+    pub(crate) retiring: bool,
+    pub(crate) revoked: bool,
+    pub(crate) processor: u32,
     /// Maps that forward for it.
-    pub forwarding: BTreeSet<u32>,
+    pub(crate) forwarding: BTreeSet<u32>,
     /// The host has it open, as far as it said.
-    pub host_open: bool,
+    pub(crate) host_open: bool,
 }
 
 impl Seen {
@@ -52,20 +52,20 @@ impl Seen {
 
 /// Memory as the ghost sees it.
 #[derive(Debug, Clone)]
-pub struct Memory {
-    pub channel: ChannelId,
-    pub is_ring: bool,
-    pub created: bool,
-    pub torn: bool,
+pub(crate) struct Memory {
+    pub(crate) channel: ChannelId,
+    pub(crate) is_ring: bool,
+    pub(crate) created: bool,
+    pub(crate) torn: bool,
     /// The host can reach it.
-    pub host: bool,
+    pub(crate) host: bool,
     /// Somebody here was handed it, and has not given it back.
-    pub user: bool,
+    pub(crate) user: bool,
 }
 
 /// What a ticket waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waits {
+pub(crate) enum Waits {
     /// An answer of the host about a channel: a rescind ends it.
     Host(ChannelId),
     /// The end of a channel's users.
@@ -76,29 +76,29 @@ pub enum Waits {
 
 /// The ghost. See `watch`.
 #[derive(Debug, Clone, Default)]
-pub struct Ghost {
-    pub lost: bool,
+pub(crate) struct Ghost {
+    pub(crate) lost: bool,
     /// Offers are taken.
-    pub connected: bool,
+    pub(crate) connected: bool,
     unloading: bool,
     version: Option<Version>,
     /// Numbers that are the guest's: offered, not released.
-    pub relids: BTreeMap<u32, bool>,
-    pub channels: BTreeMap<ChannelId, Seen>,
-    pub memory: BTreeMap<GpadlId, Memory>,
-    pub tickets: BTreeMap<Ticket, Waits>,
-    pub asks: Vec<Ask>,
+    pub(crate) relids: BTreeMap<u32, bool>,
+    pub(crate) channels: BTreeMap<ChannelId, Seen>,
+    pub(crate) memory: BTreeMap<GpadlId, Memory>,
+    pub(crate) tickets: BTreeMap<Ticket, Waits>,
+    pub(crate) asks: Vec<Ask>,
     ever: BTreeSet<ChannelId>,
-    pub offers: u64,
-    pub released: u64,
-    pub refused: u64,
+    pub(crate) offers: u64,
+    pub(crate) released: u64,
+    pub(crate) refused: u64,
 }
 
 type Verdict = Result<(), String>;
 
 impl Ghost {
     /// Watches one step. An error is the rule that it broke.
-    pub fn watch(&mut self, input: &Input, actions: &[Action], core: &Core) -> Verdict {
+    pub(crate) fn watch(&mut self, input: &Input, actions: &[Action], core: &Core) -> Verdict {
         let offered = self.hear(input)?;
         for action in actions {
             self.see(action).map_err(|what| format!("{what} (in {action:?})"))?;
@@ -110,7 +110,7 @@ impl Ghost {
         if let Some(relid) = offered {
             let live = |seen: &Seen| seen.offer.relid == relid && !seen.severed;
             let known = self.channels.values().any(live);
-            ensure(known != !self.relids.contains_key(&relid), || {
+            ensure(known == self.relids.contains_key(&relid), || {
                 format!("relid {relid}: offered, neither there nor released")
             })?;
         }
@@ -119,7 +119,7 @@ impl Ghost {
     }
 
     /// What is left when all is over: nothing.
-    pub fn at_the_end(&self, core: &Core) -> Verdict {
+    pub(crate) fn at_the_end(&self, core: &Core) -> Verdict {
         ensure(self.channels.is_empty(), || format!("channels left: {:?}", self.channels))?;
         ensure(self.memory.is_empty(), || format!("memory left: {:?}", self.memory))?;
         ensure(self.tickets.is_empty(), || format!("tickets left: {:?}", self.tickets))?;
@@ -229,10 +229,9 @@ impl Ghost {
                 }
             }
             HostMessage::OpenResult { relid, open_id, status } => {
-                if self.take(Ask::Open(*relid, *open_id)) && status.is_success() {
-                    let open = |seen: &&mut Seen| seen.offer.relid == *relid && !seen.severed && !seen.rescinded;
-                    self.channels.values_mut().filter(open).for_each(|seen| seen.host_open = true);
-                }
+                let opened = self.take(Ask::Open(*relid, *open_id)) && status.is_success();
+                let open = |seen: &&mut Seen| seen.offer.relid == *relid && !seen.severed && !seen.rescinded;
+                self.channels.values_mut().filter(open).for_each(|seen| seen.host_open |= opened);
             }
             HostMessage::VersionResponse(_) => self.asks.retain(|ask| !matches!(ask, Ask::Contact(_))),
             HostMessage::AllOffersDelivered => drop(self.take(Ask::Offers)),

@@ -1,9 +1,9 @@
 //! What the core's tests share: a ghost that watches every input and every action from the outside, and a world of
 //! model host, model dispatchers and model applications in one thread. All of it speaks the public API alone.
 
-pub mod ghost;
-pub mod random;
-pub mod world;
+pub(crate) mod ghost;
+pub(crate) mod random;
+pub(crate) mod world;
 
 use uuid::Uuid;
 use vmbus::class::Class;
@@ -11,12 +11,12 @@ use vmbus::message::{HostMessage, OfferChannel, OfferFlags};
 use vmbus_channels::control::OpenSettings;
 
 /// An offer of a primary channel: the relid makes the device.
-pub fn offer(relid: u32) -> OfferChannel {
+pub(crate) fn offer(relid: u32) -> OfferChannel {
     subchannel(relid, u128::from(relid), 0)
 }
 
 /// An offer of the device's channel with this index.
-pub fn subchannel(relid: u32, device: u128, index: u16) -> OfferChannel {
+pub(crate) fn subchannel(relid: u32, device: u128, index: u16) -> OfferChannel {
     OfferChannel {
         class: Class(Uuid::from_u128(1)),
         instance: Uuid::from_u128(device),
@@ -33,11 +33,11 @@ pub fn subchannel(relid: u32, device: u128, index: u16) -> OfferChannel {
 }
 
 /// The message that carries an offer.
-pub fn offered(offer: OfferChannel) -> HostMessage {
+pub(crate) fn offered(offer: OfferChannel) -> HostMessage {
     HostMessage::Offer(Box::new(offer))
 }
 
 /// Two pages each way.
-pub fn settings(processor: u32) -> OpenSettings {
+pub(crate) fn settings(processor: u32) -> OpenSettings {
     OpenSettings { outgoing_bytes: 8192, incoming_bytes: 8192, processor, user_defined: [0; 120] }
 }

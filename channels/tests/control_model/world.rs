@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use vmbus::class::Class;
-use vmbus::message::{ConnectionState, Features, GpadlId, HostMessage, OfferFlags, Status, Version, VersionResponse};
+use vmbus::message::{
+    ConnectionState, Features, GpadlId, HostMessage, MessageError, OfferFlags, Status, Version, VersionResponse,
+};
 use vmbus_channels::control::{Action, Command, Core, Input, Limits, Ticket};
 use vmbus_channels::{Announcement, ChannelId};
 
@@ -13,7 +15,7 @@ use super::random::Random;
 use super::{offer, offered, settings, subchannel};
 
 /// Relids that the host uses.
-const RELIDS: usize = 6;
+const RELIDS: u32 = 6;
 /// Processors there are.
 const PROCESSORS: usize = 4;
 
@@ -29,9 +31,9 @@ struct Faults {
 
 /// The world. See `run`.
 #[derive(Debug)]
-pub struct World {
-    pub core: Core,
-    pub ghost: Ghost,
+pub(crate) struct World {
+    pub(crate) core: Core,
+    pub(crate) ghost: Ghost,
     random: Random,
     now: Duration,
     faults: Faults,
@@ -45,14 +47,14 @@ pub struct World {
     said: Vec<HostMessage>,
     tickets: u64,
     /// Every input and action, if wanted.
-    pub trace: Option<Vec<String>>,
+    pub(crate) trace: Option<Vec<String>>,
 }
 
 type Verdict = Result<(), String>;
 
 impl World {
     /// A fresh world.
-    pub fn new(seed: u64, traced: bool) -> Self {
+    pub(crate) fn new(seed: u64, traced: bool) -> Self {
         let mut random = Random::new(seed);
         let kind = random.once_in(3);
         let faults = if kind {
@@ -87,7 +89,7 @@ impl World {
     }
 
     /// Lives for some steps, then lets everything come to its end.
-    pub fn run(&mut self, steps: usize) -> Verdict {
+    pub(crate) fn run(&mut self, steps: usize) -> Verdict {
         self.command(Command::Connect)?;
         for _ in 0..steps {
             self.something_happens()?;
@@ -146,16 +148,20 @@ impl World {
     }
 
     fn something_happens(&mut self) -> Verdict {
+        if !self.ghost.connected && !self.ghost.lost && self.random.once_in(2) {
+            // A world without a connection is dull.
+            return if self.ghost.asks.is_empty() { self.connection_changes() } else { self.host_answers() };
+        }
         match self.random.below(100) {
-            0..30 => self.host_answers(),
-            30..42 => self.host_offers(),
+            0..32 => self.host_answers(),
+            32..42 => self.host_offers(),
             42..48 => self.host_rescinds(),
             48..51 => self.host_raves(),
-            51..66 => self.application_opens_or_closes(),
-            66..75 => self.application_uses(),
-            75..84 => self.application_drops(),
-            84..93 => self.dispatcher_answers(),
-            93..98 => self.time_passes(),
+            51..68 => self.application_opens_or_closes(),
+            68..78 => self.application_uses(),
+            78..87 => self.application_drops(),
+            87..96 => self.dispatcher_answers(),
+            96..99 => self.time_passes(),
             _ => self.connection_changes(),
         }
     }
@@ -205,13 +211,18 @@ impl World {
     }
 
     fn relid(&mut self) -> u32 {
-        1 + u32::try_from(self.random.below(RELIDS)).unwrap_or(0)
+        1 + u32::try_from(self.random.below(RELIDS as usize)).unwrap_or(0)
     }
 
     fn host_offers(&mut self) -> Verdict {
-        let relid = self.relid();
+        let mut relid = self.relid();
+        if self.ghost.relids.contains_key(&relid) && !self.random.once_in(8) {
+            // An honest host offers a number that is free.
+            let free = |relid: &u32| !self.ghost.relids.contains_key(relid);
+            relid = (1..=RELIDS).find(free).unwrap_or(relid);
+        }
         let message = match self.random.below(12) {
-            0 => offer([0, 2048, u32::MAX][self.random.below(3)]),
+            0 => offer(*self.random.pick(&[0, 2048, u32::MAX]).unwrap_or(&0)),
             1..4 => {
                 let device = u128::from(self.relid());
                 let index = u16::try_from(1 + self.random.below(2)).unwrap_or(1);
@@ -241,7 +252,8 @@ impl World {
         let relid = self.relid();
         let number = u32::try_from(self.random.below(40)).unwrap_or(0);
         let status = Status::SUCCESS;
-        let message = match self.random.below(7) {
+        let message = match self.random.below(8) {
+            7 => return self.feed(Input::Malformed(MessageError::Unknown { kind: number })),
             0 => HostMessage::GpadlTorndown { gpadl: GpadlId(number) },
             1 => HostMessage::GpadlCreated { relid, gpadl: GpadlId(number), status },
             2 => HostMessage::OpenResult { relid, open_id: number, status },
@@ -255,6 +267,10 @@ impl World {
 
     /// A channel that there is, or was.
     fn name(&mut self) -> Option<ChannelId> {
+        if !self.random.once_in(4) {
+            let here: Vec<_> = self.ghost.channels.keys().copied().collect();
+            return self.random.pick(&here).copied();
+        }
         let recent = self.names.len().saturating_sub(8);
         let recent = self.names.get(recent..).unwrap_or_default();
         self.random.pick(recent).copied()
@@ -276,7 +292,12 @@ impl World {
     }
 
     fn application_uses(&mut self) -> Verdict {
-        let Some(id) = self.name() else { return Ok(()) };
+        let Some(mut id) = self.name() else { return Ok(()) };
+        if !self.random.once_in(4) {
+            let open: Vec<_> =
+                self.ghost.channels.values().filter(|seen| seen.mapped).map(|seen| seen.offer.id).collect();
+            id = self.random.pick(&open).copied().unwrap_or(id);
+        }
         let held = |memory: &super::ghost::Memory| memory.user && !memory.is_ring;
         let mine =
             self.ghost.memory.iter().filter(|(_, memory)| held(memory)).map(|(gpadl, memory)| (*gpadl, memory.channel));
@@ -310,7 +331,13 @@ impl World {
             return Ok(());
         }
         let id = self.retiring.swap_remove(place);
-        self.feed(Input::Retired(id))
+        self.feed(Input::Retired(id))?;
+        if self.random.once_in(self.faults.stale) && !self.ghost.channels.contains_key(&id) {
+            // A second answer, about a channel that is released.
+            let retired = self.random.once_in(2);
+            return self.feed(if retired { Input::Retired(id) } else { Input::Unreferenced(id) });
+        }
+        Ok(())
     }
 
     fn time_passes(&mut self) -> Verdict {
@@ -324,8 +351,8 @@ impl World {
 
     fn connection_changes(&mut self) -> Verdict {
         match self.random.below(16) {
-            0 => self.feed(Input::Lost),
-            1..4 => self.command(Command::Suspend),
+            0 if self.random.once_in(6) => self.feed(Input::Lost),
+            0..4 => self.command(Command::Suspend),
             4..9 => self.command(Command::Resume),
             9 => self.command(Command::Unload),
             10..13 => self.command(Command::Connect),
@@ -399,7 +426,7 @@ fn line(text: &str) -> String {
 }
 
 /// Runs one seed. An error has the trace in it if wanted.
-pub fn run(seed: u64, steps: usize, traced: bool) -> Result<World, String> {
+pub(crate) fn run(seed: u64, steps: usize, traced: bool) -> Result<World, String> {
     let mut world = World::new(seed, traced);
     let verdict = world.run(steps);
     match verdict {
