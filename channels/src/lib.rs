@@ -28,7 +28,7 @@
 
 #![forbid(unsafe_code)]
 
-// What the fuzz targets run names this crate as they do.
+// Tests inside and outside share a model, which speaks of this crate by its name.
 #[cfg(test)]
 extern crate self as vmbus_channels;
 
