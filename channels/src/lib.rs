@@ -34,12 +34,14 @@ extern crate self as vmbus_channels;
 
 mod channel;
 pub mod control;
+pub mod dispatch;
 mod error;
 #[cfg(test)]
 mod fuzz_tests;
 mod id;
 pub mod mutation;
 mod offer;
+pub mod requests;
 mod waker;
 
 pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
