@@ -199,6 +199,9 @@ proptest! {
     #[test]
     fn what_the_guest_says_comes_back_the_same(message in guest()) {
         for protocol in protocols() {
+            if message == GuestMessage::Unload && protocol.version.is_none() {
+                continue;
+            }
             match message.encode(protocol) {
                 Ok(bytes) => {
                     let back = GuestMessage::parse(bytes.as_ref(), protocol);
