@@ -1,0 +1,303 @@
+//! GPADLs: guest pages under a number, from header and bodies to teardown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vmbus::message::{GpadlBody, GpadlHeader, GpadlId, HostMessage, Status};
+
+use super::channel::{Completion, State};
+use super::{Host, OfferId};
+use crate::{Memory, PAGE_BYTES, ViolationKind};
+
+/// Ranges of one GPADL. Guests use one.
+const RANGES_AT_MOST: u16 = 64;
+
+/// All GPADLs, and the pages that they have.
+#[derive(Debug, Default)]
+pub(super) struct Gpadls {
+    all: BTreeMap<GpadlId, Gpadl>,
+    /// Pages of those that are complete.
+    pages: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Gpadl {
+    channel: OfferId,
+    relid: u32,
+    state: GpadlState,
+    /// Range words, as they come in; given up when complete.
+    words: Vec<u64>,
+    ranges: u16,
+    /// Bytes of all words, modulo 65,536: the header has no room for more.
+    range_bytes: u16,
+    /// Page numbers of all ranges, in order.
+    pages: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GpadlState {
+    /// Bodies are to come.
+    Incomplete,
+    /// Complete, and not answered yet.
+    Creating,
+    /// The host may reach the pages.
+    Up,
+    /// Teardown not answered yet.
+    TearingDown,
+}
+
+impl Gpadls {
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The pages of one that is up.
+    pub(super) fn pages(&self, id: GpadlId) -> Option<&[u64]> {
+        let gpadl = self.all.get(&id)?;
+        (gpadl.state == GpadlState::Up).then_some(gpadl.pages.as_slice())
+    }
+
+    /// The same, if it is of that channel.
+    pub(super) fn pages_of(&self, id: GpadlId, channel: OfferId) -> Option<&[u64]> {
+        self.all.get(&id).filter(|gpadl| gpadl.channel == channel)?;
+        self.pages(id)
+    }
+
+    /// Those that the guest may not reuse the pages of.
+    pub(super) fn live(&self) -> Vec<GpadlId> {
+        self.all.keys().copied().collect()
+    }
+
+    /// Forgets all of a channel; how many there were.
+    pub(super) fn drop_channel(&mut self, channel: OfferId) -> usize {
+        let ids: Vec<_> = self.all.iter().filter(|(_, gpadl)| gpadl.channel == channel).map(|(id, _)| *id).collect();
+        ids.iter().for_each(|id| self.drop_one(*id));
+        ids.len()
+    }
+
+    fn drop_one(&mut self, id: GpadlId) {
+        for page in self.all.remove(&id).into_iter().flat_map(|gpadl| gpadl.pages) {
+            self.pages.remove(&page);
+        }
+    }
+}
+
+impl<M: Memory> Host<M> {
+    pub(super) fn gpadl_header(&mut self, header: &GpadlHeader) {
+        let Some(channel) = self.named(header.relid, "GPADL_HEADER") else { return };
+        if self.gpadls.all.contains_key(&header.gpadl) {
+            let text = format!("{} is in use", header.gpadl.0);
+            return self.violation(ViolationKind::GpadlReused, Some(header.relid), text);
+        }
+        let gpadl = Gpadl {
+            channel,
+            relid: header.relid,
+            state: GpadlState::Incomplete,
+            words: Vec::new(),
+            ranges: header.ranges,
+            range_bytes: header.range_bytes,
+            pages: Vec::new(),
+        };
+        if self.gpadls.all.len() >= self.config.limits.gpadls {
+            self.violation(ViolationKind::GpadlTooMany, Some(header.relid), format!("GPADL {}", header.gpadl.0));
+            return self.gpadl_refused(header.relid, header.gpadl);
+        }
+        self.gpadls.all.insert(header.gpadl, gpadl);
+        self.gpadl_words(header.gpadl, &header.words);
+    }
+
+    pub(super) fn gpadl_body(&mut self, body: &GpadlBody) {
+        match self.gpadls.all.get(&body.gpadl) {
+            Some(gpadl) if gpadl.state == GpadlState::Incomplete => self.gpadl_words(body.gpadl, &body.words),
+            other => {
+                let (relid, text) = (other.map(|gpadl| gpadl.relid), format!("body for GPADL {}", body.gpadl.0));
+                self.violation(ViolationKind::GpadlBody, relid, text);
+            }
+        }
+    }
+
+    /// More range words. When all are there the GPADL is looked at.
+    fn gpadl_words(&mut self, id: GpadlId, words: &[u64]) {
+        let most = self.config.limits.gpadl_pages;
+        let Some(gpadl) = self.gpadls.all.get_mut(&id) else { return };
+        gpadl.words.extend_from_slice(words);
+        let progress = progress(&gpadl.words, gpadl.ranges, gpadl.range_bytes);
+        if progress == Progress::More && gpadl.words.len() <= most {
+            return;
+        }
+        let (words, relid, channel) = (std::mem::take(&mut gpadl.words), gpadl.relid, gpadl.channel);
+        gpadl.state = GpadlState::Creating;
+        let pages = if progress == Progress::Complete { pages_of_ranges(&words, gpadl.ranges) } else { None };
+        // A rescinded channel gets no more memory; the guest is told so, since it may not have heard.
+        let gone = self.is_gone(channel, "GPADL");
+        let (kind, text) = match pages {
+            None => (ViolationKind::GpadlMalformed, format!("GPADL {}: {} words", id.0, words.len())),
+            Some(_) if gone => {
+                self.gpadls.drop_one(id);
+                return self.gpadl_refused(relid, id);
+            }
+            Some(pages) => match self.unfit(&pages) {
+                None => {
+                    self.gpadls.pages.extend(pages.iter().copied());
+                    if let Some(gpadl) = self.gpadls.all.get_mut(&id) {
+                        gpadl.pages = pages;
+                    }
+                    return self.later(self.config.latency.gpadl, Completion::Gpadl(id));
+                }
+                Some((kind, page)) => (kind, format!("GPADL {}: page {page:#x}", id.0)),
+            },
+        };
+        self.violation(kind, Some(relid), text);
+        self.gpadls.drop_one(id);
+        self.gpadl_refused(relid, id);
+    }
+
+    /// What is wrong with these pages, and the first one of which it is true.
+    fn unfit(&self, pages: &[u64]) -> Option<(ViolationKind, u64)> {
+        let (mut seen, limit) = (BTreeSet::new(), self.memory.pages());
+        if self.gpadls.pages.len() + pages.len() > self.config.limits.gpadl_pages {
+            return Some((ViolationKind::GpadlTooMany, 0));
+        }
+        pages.iter().find_map(|page| {
+            let taken = self.gpadls.pages.contains(page) || self.is_connection_page(*page) || !seen.insert(*page);
+            match (*page >= limit, taken) {
+                (true, _) => Some((ViolationKind::GpadlOutside, *page)),
+                (_, true) => Some((ViolationKind::GpadlOverlap, *page)),
+                _ => None,
+            }
+        })
+    }
+
+    fn gpadl_refused(&mut self, relid: u32, gpadl: GpadlId) {
+        self.counters.refused += 1;
+        self.send(HostMessage::GpadlCreated { relid, gpadl, status: Status::UNSUCCESSFUL });
+    }
+
+    pub(super) fn gpadl_done(&mut self, id: GpadlId) {
+        let Some(gpadl) = self.gpadls.all.get_mut(&id) else { return };
+        if gpadl.state != GpadlState::Creating {
+            return;
+        }
+        gpadl.state = GpadlState::Up;
+        let relid = gpadl.relid;
+        if self.random.chance(u32::from(self.config.refusals.gpadl_permille), 1000) {
+            self.gpadls.drop_one(id);
+            return self.gpadl_refused(relid, id);
+        }
+        self.counters.gpadls += 1;
+        self.send(HostMessage::GpadlCreated { relid, gpadl: id, status: Status::SUCCESS });
+    }
+
+    pub(super) fn gpadl_teardown(&mut self, relid: u32, id: GpadlId) {
+        let Some(channel) = self.named(relid, "GPADL_TEARDOWN") else { return };
+        let ours = self.gpadls.all.get(&id).filter(|gpadl| gpadl.channel == channel).map(|gpadl| gpadl.state);
+        let text = format!("GPADL {}", id.0);
+        match ours {
+            None => return self.violation(ViolationKind::TeardownUnknown, Some(relid), text),
+            Some(GpadlState::Up) => {}
+            Some(_) => return self.violation(ViolationKind::TeardownTwice, Some(relid), text),
+        }
+        let in_use = match self.channels.get(&channel).map(|channel| &channel.state) {
+            Some(State::Open(opened)) => opened.request.ring == id,
+            Some(State::Opening(request, _)) => request.ring == id,
+            _ => false,
+        };
+        if in_use {
+            // The host still uses it: no answer, and it stays.
+            return self.violation(ViolationKind::TeardownLive, Some(relid), text);
+        }
+        if let Some(gpadl) = self.gpadls.all.get_mut(&id) {
+            gpadl.state = GpadlState::TearingDown;
+        }
+        let gone = self.channels.get(&channel).is_none_or(|channel| channel.state.is_rescinded());
+        if gone { self.teardown_done(id) } else { self.later(self.config.latency.teardown, Completion::Teardown(id)) }
+    }
+
+    pub(super) fn teardown_done(&mut self, id: GpadlId) {
+        if self.gpadls.all.get(&id).is_some_and(|gpadl| gpadl.state == GpadlState::TearingDown) {
+            self.gpadls.drop_one(id);
+            self.counters.teardowns += 1;
+            self.send(HostMessage::GpadlTorndown { gpadl: id });
+        }
+    }
+
+    /// The channel is rescinded: what was being worked on is answered at once, what is up stays until the guest takes
+    /// it down or releases the channel.
+    pub(super) fn revoke_gpadls(&mut self, relid: u32, channel: OfferId) {
+        let of_channel = self.gpadls.all.iter().filter(|(_, gpadl)| gpadl.channel == channel);
+        let states: Vec<_> = of_channel.map(|(id, gpadl)| (*id, gpadl.state)).collect();
+        for (id, state) in states {
+            match state {
+                GpadlState::Creating => {
+                    self.gpadls.drop_one(id);
+                    self.gpadl_refused(relid, id);
+                }
+                GpadlState::TearingDown => self.teardown_done(id),
+                GpadlState::Incomplete | GpadlState::Up => {}
+            }
+        }
+    }
+
+    /// Walks guest memory by a GPADL of a channel: `each` gets an address and how many bytes are contiguous there.
+    pub(super) fn walk(pages: &[u64], offset: u64, bytes: usize, mut each: impl FnMut(u64, usize) -> bool) -> bool {
+        let (mut at, mut left) = (offset, bytes);
+        while left != 0 {
+            let page = usize::try_from(at / PAGE_BYTES).ok().and_then(|index| pages.get(index));
+            let Some(page) = page else { return false };
+            let inside = at % PAGE_BYTES;
+            let here = usize::try_from(PAGE_BYTES - inside).unwrap_or(0).min(left);
+            if !each(page.saturating_mul(PAGE_BYTES).saturating_add(inside), here) {
+                return false;
+            }
+            at = at.saturating_add(u64::try_from(here).unwrap_or(0));
+            left -= here;
+        }
+        true
+    }
+}
+
+/// How far range words have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    More,
+    Complete,
+    Nonsense,
+}
+
+/// Pages that a range has, by its first word; `None` for a range that is empty or begins behind its first page.
+fn touched(head: u64) -> Option<usize> {
+    let (bytes, offset) = (head & 0xffff_ffff, head >> 32);
+    let sense = bytes != 0 && offset < PAGE_BYTES;
+    usize::try_from((offset + bytes).div_ceil(PAGE_BYTES)).ok().filter(|_| sense)
+}
+
+/// Whether the words of all ranges are there. The ranges themselves say how many there are.
+fn progress(words: &[u64], ranges: u16, range_bytes: u16) -> Progress {
+    if ranges == 0 || ranges > RANGES_AT_MOST {
+        return Progress::Nonsense;
+    }
+    let mut end = 0_usize;
+    for _ in 0..ranges {
+        let Some(head) = words.get(end) else { return Progress::More };
+        let Some(pages) = touched(*head) else { return Progress::Nonsense };
+        end = end.saturating_add(pages).saturating_add(1);
+    }
+    let stated = end.saturating_mul(8) & 0xffff == usize::from(range_bytes);
+    match words.len().cmp(&end) {
+        _ if !stated => Progress::Nonsense,
+        std::cmp::Ordering::Less => Progress::More,
+        std::cmp::Ordering::Equal => Progress::Complete,
+        std::cmp::Ordering::Greater => Progress::Nonsense,
+    }
+}
+
+/// The page numbers of `ranges` ranges whose words are all there.
+fn pages_of_ranges(words: &[u64], ranges: u16) -> Option<Vec<u64>> {
+    let (mut rest, mut pages) = (words, Vec::new());
+    for _ in 0..ranges {
+        let (head, behind) = rest.split_first()?;
+        let (these, behind) = behind.split_at_checked(touched(*head)?)?;
+        pages.extend_from_slice(these);
+        rest = behind;
+    }
+    Some(pages)
+}
