@@ -5,10 +5,15 @@
 
 mod buffer;
 mod error;
+pub mod gpadl;
 mod guest;
 mod host;
 mod protocol;
 mod value;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 pub use buffer::Message;
 pub use error::MessageError;

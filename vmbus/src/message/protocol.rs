@@ -1,5 +1,7 @@
 //! What guest and host have agreed on, which decides what messages there are and how long they are.
 
+use std::fmt;
+
 use super::value::{Features, Version};
 
 /// What guest and host have agreed on. Both parsing and encoding depend on it.
@@ -31,5 +33,13 @@ impl Protocol {
     #[must_use]
     pub fn has(self, any_of: Features) -> bool {
         self.at_least(Version::V6_0) && self.features.intersects(any_of)
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(version) = self.version else { return write!(formatter, "no version yet") };
+        write!(formatter, "version {version}")?;
+        if version >= Version::V6_0 { write!(formatter, " with features {:#x}", self.features.bits()) } else { Ok(()) }
     }
 }
