@@ -16,6 +16,8 @@ pub(super) struct Connection {
     pub(super) unloaded: bool,
     pub(super) offers_sent: bool,
     pub(super) paused: bool,
+    /// Where messages go.
+    pub(super) processor: u32,
     /// Parent to child, child to parent: guest physical addresses.
     pub(super) monitors: Option<[u64; 2]>,
     /// Before 5.0.
@@ -28,7 +30,7 @@ impl<M: Memory> Host<M> {
             self.violation(ViolationKind::ContactTwice, None, format!("{contact:?}"));
         }
         self.disconnect();
-        self.connection = Connection::default();
+        self.connection = Connection { processor: contact.target_vp, ..Connection::default() };
         if !self.config.versions.contains(&contact.version) {
             self.counters.contacts_refused += 1;
             self.answer_contact(None, ConnectionState::SUCCESSFUL);
@@ -94,8 +96,9 @@ impl<M: Memory> Host<M> {
     pub(super) fn unload(&mut self) {
         self.counters.unloads += 1;
         self.disconnect();
-        self.connection = Connection { unloaded: true, ..Connection::default() };
         self.send(HostMessage::UnloadResponse);
+        let processor = self.connection.processor;
+        self.connection = Connection { unloaded: true, processor, ..Connection::default() };
     }
 
     /// Forgets all that the guest had: channels, GPADLs, relids.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use vmbus::message::gpadl::{Assembler, GpadlError, Limits, MAX_BYTES, Progress};
 use vmbus::message::{GpadlBody, GpadlHeader, GpadlId, HostMessage, Status};
 
 use super::channel::{Completion, State};
@@ -24,11 +25,8 @@ struct Gpadl {
     channel: OfferId,
     relid: u32,
     state: GpadlState,
-    /// Range words, as they come in; given up when complete.
-    words: Vec<u64>,
-    ranges: u16,
-    /// Bytes of all words, modulo 65,536: the header has no room for more.
-    range_bytes: u16,
+    /// While bodies are to come.
+    assembler: Option<Assembler>,
     /// Page numbers of all ranges, in order.
     pages: Vec<u64>,
 }
@@ -88,54 +86,48 @@ impl<M: Memory> Host<M> {
             let text = format!("{} is in use", header.gpadl.0);
             return self.violation(ViolationKind::GpadlReused, Some(header.relid), text);
         }
-        let gpadl = Gpadl {
-            channel,
-            relid: header.relid,
-            state: GpadlState::Incomplete,
-            words: Vec::new(),
-            ranges: header.ranges,
-            range_bytes: header.range_bytes,
-            pages: Vec::new(),
-        };
+        let gpadl =
+            Gpadl { channel, relid: header.relid, state: GpadlState::Incomplete, assembler: None, pages: Vec::new() };
         if self.gpadls.all.len() >= self.config.limits.gpadls {
             self.violation(ViolationKind::GpadlTooMany, Some(header.relid), format!("GPADL {}", header.gpadl.0));
             return self.gpadl_refused(header.relid, header.gpadl);
         }
         self.gpadls.all.insert(header.gpadl, gpadl);
-        self.gpadl_words(header.gpadl, &header.words);
+        let limits = Limits { ranges: RANGES_AT_MOST, bytes: MAX_BYTES };
+        self.gpadl_progress(header.gpadl, Assembler::start(header, limits));
     }
 
     pub(super) fn gpadl_body(&mut self, body: &GpadlBody) {
-        match self.gpadls.all.get(&body.gpadl) {
-            Some(gpadl) if gpadl.state == GpadlState::Incomplete => self.gpadl_words(body.gpadl, &body.words),
-            other => {
-                let (relid, text) = (other.map(|gpadl| gpadl.relid), format!("body for GPADL {}", body.gpadl.0));
-                self.violation(ViolationKind::GpadlBody, relid, text);
-            }
+        let gpadl = self.gpadls.all.get_mut(&body.gpadl);
+        let relid = gpadl.as_ref().map(|gpadl| gpadl.relid);
+        match gpadl.and_then(|gpadl| gpadl.assembler.take()) {
+            Some(assembler) => self.gpadl_progress(body.gpadl, assembler.add(body)),
+            None => self.violation(ViolationKind::GpadlBody, relid, format!("body for GPADL {}", body.gpadl.0)),
         }
     }
 
-    /// More range words. When all are there the GPADL is looked at.
-    fn gpadl_words(&mut self, id: GpadlId, words: &[u64]) {
-        let most = self.config.limits.gpadl_pages;
+    /// What has become of a header or a body. When all is there the GPADL is looked at.
+    fn gpadl_progress(&mut self, id: GpadlId, progress: Result<Progress, GpadlError>) {
         let Some(gpadl) = self.gpadls.all.get_mut(&id) else { return };
-        gpadl.words.extend_from_slice(words);
-        let progress = progress(&gpadl.words, gpadl.ranges, gpadl.range_bytes);
-        if progress == Progress::More && gpadl.words.len() <= most {
-            return;
-        }
-        let (words, relid, channel) = (std::mem::take(&mut gpadl.words), gpadl.relid, gpadl.channel);
+        let (relid, channel) = (gpadl.relid, gpadl.channel);
+        let pages = match progress {
+            Ok(Progress::More(assembler)) => {
+                gpadl.assembler = Some(assembler);
+                return;
+            }
+            Ok(Progress::Done(done)) => Ok(done.ranges.into_iter().flat_map(|range| range.pages).collect::<Vec<_>>()),
+            Err(error) => Err(error),
+        };
         gpadl.state = GpadlState::Creating;
-        let pages = if progress == Progress::Complete { pages_of_ranges(&words, gpadl.ranges) } else { None };
         // A rescinded channel gets no more memory; the guest is told so, since it may not have heard.
         let gone = self.is_gone(channel, "GPADL");
         let (kind, text) = match pages {
-            None => (ViolationKind::GpadlMalformed, format!("GPADL {}: {} words", id.0, words.len())),
-            Some(_) if gone => {
+            Err(error) => (ViolationKind::GpadlMalformed, format!("GPADL {}: {error}", id.0)),
+            Ok(_) if gone => {
                 self.gpadls.drop_one(id);
                 return self.gpadl_refused(relid, id);
             }
-            Some(pages) => match self.unfit(&pages) {
+            Ok(pages) => match self.unfit(&pages) {
                 None => {
                     self.gpadls.pages.extend(pages.iter().copied());
                     if let Some(gpadl) = self.gpadls.all.get_mut(&id) {
@@ -253,51 +245,4 @@ impl<M: Memory> Host<M> {
         }
         true
     }
-}
-
-/// How far range words have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    More,
-    Complete,
-    Nonsense,
-}
-
-/// Pages that a range has, by its first word; `None` for a range that is empty or begins behind its first page.
-fn touched(head: u64) -> Option<usize> {
-    let (bytes, offset) = (head & 0xffff_ffff, head >> 32);
-    let sense = bytes != 0 && offset < PAGE_BYTES;
-    usize::try_from((offset + bytes).div_ceil(PAGE_BYTES)).ok().filter(|_| sense)
-}
-
-/// Whether the words of all ranges are there. The ranges themselves say how many there are.
-fn progress(words: &[u64], ranges: u16, range_bytes: u16) -> Progress {
-    if ranges == 0 || ranges > RANGES_AT_MOST {
-        return Progress::Nonsense;
-    }
-    let mut end = 0_usize;
-    for _ in 0..ranges {
-        let Some(head) = words.get(end) else { return Progress::More };
-        let Some(pages) = touched(*head) else { return Progress::Nonsense };
-        end = end.saturating_add(pages).saturating_add(1);
-    }
-    let stated = end.saturating_mul(8) & 0xffff == usize::from(range_bytes);
-    match words.len().cmp(&end) {
-        _ if !stated => Progress::Nonsense,
-        std::cmp::Ordering::Less => Progress::More,
-        std::cmp::Ordering::Equal => Progress::Complete,
-        std::cmp::Ordering::Greater => Progress::Nonsense,
-    }
-}
-
-/// The page numbers of `ranges` ranges whose words are all there.
-fn pages_of_ranges(words: &[u64], ranges: u16) -> Option<Vec<u64>> {
-    let (mut rest, mut pages) = (words, Vec::new());
-    for _ in 0..ranges {
-        let (head, behind) = rest.split_first()?;
-        let (these, behind) = behind.split_at_checked(touched(*head)?)?;
-        pages.extend_from_slice(these);
-        rest = behind;
-    }
-    Some(pages)
 }

@@ -33,6 +33,8 @@ pub enum Output {
     Message {
         /// Counts up from 1; see [`Host::heard`].
         sequence: u64,
+        /// What was agreed on when it was said: what it is to be encoded by.
+        protocol: Protocol,
         /// The message.
         message: HostMessage,
     },
@@ -202,6 +204,12 @@ impl<M: Memory> Host<M> {
         self.connection.protocol
     }
 
+    /// The processor that the guest wants its messages on.
+    #[must_use]
+    pub const fn message_processor(&self) -> u32 {
+        self.connection.processor
+    }
+
     /// The guest's memory.
     pub const fn memory(&self) -> &M {
         &self.memory
@@ -225,7 +233,8 @@ impl<M: Memory> Host<M> {
         }
         self.sequence += 1;
         self.counters.messages_out += 1;
-        self.out.push_back(Output::Message { sequence: self.sequence, message });
+        let protocol = self.connection.protocol;
+        self.out.push_back(Output::Message { sequence: self.sequence, protocol, message });
         self.sequence
     }
 

@@ -36,7 +36,8 @@ impl<M: Memory> Host<M> {
         self.connection.monitors.is_some() && self.free_monitors.len() < 128
     }
 
-    fn monitored(&mut self, monitor: u8) {
+    /// The guest set the bit of this monitor id.
+    pub fn monitored(&mut self, monitor: u8) {
         let owner = self.channels.iter().find(|(_, channel)| channel.monitor == Some(monitor)).map(|(id, _)| *id);
         self.counters.monitor_signals += 1;
         match owner {
