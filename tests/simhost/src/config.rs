@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::{Features, OfferFlags, USER_DEFINED_BYTES, UserDefined, Version};
 
-use crate::device::{Device, Echo, EchoSettings};
+use crate::device::{Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
 use crate::{Random, ViolationKind};
 
 /// What a simulated host is like.
@@ -186,6 +186,20 @@ impl DeviceSpec {
     pub fn echo_with(number: u64, settings: EchoSettings) -> Self {
         let instance = Random::new(number ^ 0x6563_686f).guid();
         Self::new(Echo::CLASS, instance, move || Box::new(Echo::new(settings)))
+    }
+
+    /// A byte pipe that is offered like any device (hvsock connections come by TL_CONNECT).
+    #[must_use]
+    pub fn pipe(number: u64, settings: PipeSettings) -> Self {
+        let instance = Random::new(number ^ 0x7069_7065).guid();
+        Self::new(Pipe::CLASS, instance, move || Box::new(Pipe::new(settings)))
+    }
+
+    /// Dynamic Memory.
+    #[must_use]
+    pub fn dynamic_memory(settings: DynamicMemorySettings) -> Self {
+        let instance = Random::new(0x6d65_6d6f_7279).guid();
+        Self::new(Class::DYNAMIC_MEMORY, instance, move || Box::new(DynamicMemory::new(settings.clone())))
     }
 
     /// The same with a monitor id.

@@ -43,9 +43,12 @@
 mod config;
 pub mod device;
 mod error;
+pub mod fault;
 mod host;
 mod memory;
 mod random;
+mod simulation;
+pub mod trace;
 mod violation;
 
 pub use config::{Config, DeviceMaker, DeviceSpec, Latency, Limits, Refusals};
@@ -54,4 +57,5 @@ pub use error::Error;
 pub use host::{Counters, Host, OfferId, Offered, Output};
 pub use memory::{Memory, PAGE_BYTES, PageRing, PlainMemory};
 pub use random::Random;
+pub use simulation::{Delivery, Simulation};
 pub use violation::{Violation, ViolationKind};

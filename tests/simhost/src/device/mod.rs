@@ -1,8 +1,10 @@
 //! What speaks over a channel on the host's side: a state machine with the rings handed in.
 
+pub mod dynamic_memory;
 mod echo;
 mod pipe;
 
+pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};
 

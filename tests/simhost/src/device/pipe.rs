@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use uuid::uuid;
+use vmbus::class::Class;
 use vmbus_ringbuf::{OutgoingPacket, PacketType, WriteError};
 
 use super::{Device, Port};
@@ -50,6 +52,9 @@ pub struct Pipe {
 }
 
 impl Pipe {
+    /// The class of byte pipes that are offered like any device: private to this host.
+    pub const CLASS: Class = Class(uuid!("9d1f7c52-41e3-4c0e-8e57-b1a6f0c2d983"));
+
     /// A pipe that waits.
     #[must_use]
     pub fn new(settings: PipeSettings) -> Self {

@@ -12,6 +12,9 @@ use crate::{Memory, PAGE_BYTES, ViolationKind};
 /// Ranges of one GPADL. Guests use one.
 const RANGES_AT_MOST: u16 = 64;
 
+/// GPADLs whose bodies are still to come, at a time: what they hold is not counted elsewhere.
+const INCOMPLETE_AT_MOST: usize = 64;
+
 /// All GPADLs, and the pages that they have.
 #[derive(Debug, Default)]
 pub(super) struct Gpadls {
@@ -88,7 +91,8 @@ impl<M: Memory> Host<M> {
         }
         let gpadl =
             Gpadl { channel, relid: header.relid, state: GpadlState::Incomplete, assembler: None, pages: Vec::new() };
-        if self.gpadls.all.len() >= self.config.limits.gpadls {
+        let incomplete = self.gpadls.all.values().filter(|gpadl| gpadl.assembler.is_some()).count();
+        if self.gpadls.all.len() >= self.config.limits.gpadls || incomplete >= INCOMPLETE_AT_MOST {
             self.violation(ViolationKind::GpadlTooMany, Some(header.relid), format!("GPADL {}", header.gpadl.0));
             return self.gpadl_refused(header.relid, header.gpadl);
         }

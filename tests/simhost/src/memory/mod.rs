@@ -10,7 +10,7 @@ pub const PAGE_BYTES: u64 = 4096;
 /// The memory of one guest. Every access is checked; what is out of range does nothing and says so.
 pub trait Memory {
     /// A ring in some of its pages.
-    type Ring: vmbus_ringbuf::Memory;
+    type Ring: vmbus_ringbuf::Memory + std::fmt::Debug;
 
     /// Pages that there are, from page 0 on.
     fn pages(&self) -> u64;
