@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::doorbell::{Doorbell, Kind, Monitor, Pages};
+use super::doorbell::{Doorbell, Kind};
 use super::maps::{self, Map};
 use super::node::Node;
 use super::options::{Layout, Options};
@@ -14,6 +14,7 @@ use super::rings::{Mapped, RingPair, ring_map};
 use crate::Error;
 use crate::kernel::Kernel;
 use crate::memory::Mapping;
+use crate::signal_bits::{SignalBits, SignalPages};
 use crate::sysfs::{Bus, Device};
 
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Shared {
     /// The primary channel's rings: whether a bus error hit one is asked for each packet.
     primary: Vec<Arc<Mapping>>,
     /// The pages of the monitor bits, where the primary channel has a monitor id.
-    pages: Option<Arc<Pages>>,
+    pages: Option<Arc<SignalPages>>,
     rings: Mutex<Rings>,
     /// Last: fields are dropped in this order, and the node closes when no mapping is left.
     pub(super) node: Node,
@@ -144,7 +145,7 @@ impl Shared {
             self.bus.refresh(&self.device)?.channel(relid).and_then(|channel| channel.monitor_id)
         };
         let Some(monitor) = monitor else { return Ok(Doorbell(Kind::Write)) };
-        let bits = self.pages.clone().and_then(|pages| Monitor::new(pages, relid, monitor));
+        let bits = self.pages.clone().and_then(|pages| SignalBits::new(pages, relid, Some(monitor)));
         bits.map(|bits| Doorbell(Kind::Monitor(bits))).ok_or_else(|| Error::Unsupported {
             device: self.device.name.clone(),
             what: format!("channel {relid} signals by monitor bit {monitor}, and the pages for that are not mapped"),
@@ -154,8 +155,8 @@ impl Shared {
 
     pub(super) fn ring(&self, doorbell: &Doorbell) -> Result<(), Error> {
         match &doorbell.0 {
-            Kind::Monitor(monitor) => {
-                monitor.set();
+            Kind::Monitor(bits) => {
+                bits.set();
                 Ok(())
             }
             Kind::Write => self.node.write_one().or_else(|error| {
@@ -227,7 +228,7 @@ fn map_primary(bus: &Bus, device: &Device, options: Options, node: &Node) -> Res
 }
 
 /// The interrupt page and the monitor page; `None` when the device lacks one.
-fn map_pages(device: &Device, node: &Node) -> Result<Option<Pages>, Error> {
+fn map_pages(device: &Device, node: &Node) -> Result<Option<SignalPages>, Error> {
     let find = |name| Map::find(device, name);
     let (Some(interrupt), Some(monitor)) = (find(maps::INTERRUPT_PAGE)?, find(maps::MONITOR_PAGE)?) else {
         return Ok(None);
@@ -238,7 +239,7 @@ fn map_pages(device: &Device, node: &Node) -> Result<Option<Pages>, Error> {
         let _ = mapping.load(0);
         Ok::<_, Error>(Arc::new(mapping))
     };
-    Ok(Some(Pages {
+    Ok(Some(SignalPages {
         interrupt: mapping(&interrupt)?,
         interrupt_offset: interrupt.offset,
         monitor: mapping(&monitor)?,
