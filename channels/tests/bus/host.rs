@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ use vmbus_ringbuf::{OutgoingPacket, Reader, Writer};
 
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(20);
+
+/// Longer than any test takes: a hang is a failure, not a wait for somebody to notice.
+const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// What the host does not do, for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +76,21 @@ pub struct Host {
 struct Ended {
     state: Arc<(Mutex<State>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    /// Dropped in time, or the process ends.
+    _watchdog: Sender<()>,
+}
+
+fn watchdog() -> Sender<()> {
+    let (alive, over) = mpsc::channel();
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::thread::spawn(move || {
+        if over.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
+            // Whoever hangs does not unwind.
+            eprintln!("{test} hangs");
+            std::process::abort();
+        }
+    });
+    alive
 }
 
 impl Drop for Ended {
@@ -127,7 +146,14 @@ impl Host {
         let mine = Arc::clone(&state);
         let thread = Some(std::thread::spawn(move || serve(&mine, &socket)));
         let memory = Arc::clone(link.memory());
-        (Box::new(link), Self { memory, _thread: Arc::new(Ended { state: Arc::clone(&state), thread }), state })
+        (
+            Box::new(link),
+            Self {
+                memory,
+                _thread: Arc::new(Ended { state: Arc::clone(&state), thread, _watchdog: watchdog() }),
+                state,
+            },
+        )
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {

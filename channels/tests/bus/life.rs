@@ -141,6 +141,42 @@ fn a_dropped_channel_closes_by_itself() {
     assert_eq!(closes, 20);
 }
 
+/// The dispatcher's entry has a reference of its own, so that the drop must say more than that its is gone.
+#[test]
+fn a_dropped_handle_closes_a_dispatched_channel() {
+    let (bus, host) = bus([1]);
+    let offer = bus.find(instance(1)).unwrap();
+    let channel = bus.open_dispatched(offer.id, OpenOptions::default(), |_: &IncomingPacket<'_>| {}).unwrap();
+    drop(channel);
+    host.until("closed", |host| host.gpadls.is_empty().then_some(()));
+}
+
+/// Whoever sleeps on a channel hears of its rescind at once: the reader, the sender without room, and a handler's sender.
+#[test]
+fn a_rescind_wakes_all_who_sleep_on_the_channel() {
+    let (bus, host) = bus([1, 2, 3]);
+    let mut waiting = open(&bus, 1).unwrap();
+    let mut sending = open(&bus, 2).unwrap();
+    let offer = bus.find(instance(3)).unwrap();
+    let mut serving = bus.open_dispatched(offer.id, OpenOptions::default(), |_: &IncomingPacket<'_>| {}).unwrap();
+    let packet = OutgoingPacket::in_band(1);
+    while sending.try_send(packet, &[&[0; 1000]]).is_ok() {}
+    while serving.try_send(packet, &[&[0; 1000]]).is_ok() {}
+    thread::scope(|scope| {
+        let users = [
+            scope.spawn(move || waiting.wait(None).unwrap_err()),
+            scope.spawn(move || sending.send(packet, &[&[0; 1000]], None).unwrap_err()),
+            scope.spawn(move || serving.send(packet, &[&[0; 1000]], None).unwrap_err()),
+        ];
+        (1..=3).for_each(|relid| host.rescind(relid));
+        for user in users {
+            let error = user.join().unwrap();
+            assert!(error.is_rescinded(), "{error}");
+        }
+    });
+    host.until("released", |host| (host.released.len() == 3).then_some(()));
+}
+
 #[test]
 fn a_moved_channel_gets_all_that_is_sent() {
     let (bus, host) = bus([1]);
