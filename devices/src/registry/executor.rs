@@ -20,7 +20,14 @@ pub(super) struct Executor {
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) handle: Handle,
     pub(super) clock: Clock,
+    /// Announcements heard since the last input of another kind.
+    pub(super) in_a_row: usize,
 }
+
+/// So many announcements in a row may keep everything else waiting: more than a subscription holds, so that what was
+/// announced before somebody asked comes before the question; and not without end, whatever the host does.
+#[cfg(not(shuttle))]
+const MOST_IN_A_ROW: usize = 8192;
 
 impl Executor {
     pub(super) fn run(mut self) {
@@ -55,7 +62,7 @@ impl Executor {
 
 #[cfg(not(shuttle))]
 mod clock {
-    use super::{Arrivals, Disconnected, Duration, Executor, Input};
+    use super::{Arrivals, Disconnected, Duration, Executor, Input, MOST_IN_A_ROW};
     use std::time::Instant;
 
     /// Time since the registry was started.
@@ -74,6 +81,12 @@ mod clock {
     impl Executor {
         /// What happens next. What was announced before somebody asked comes before the question.
         pub(super) fn next(&mut self) -> Option<Input> {
+            let in_a_row = std::mem::take(&mut self.in_a_row);
+            if in_a_row >= MOST_IN_A_ROW
+                && let Ok(input) = self.inputs.0.try_recv()
+            {
+                return Some(input);
+            }
             let never = crossbeam_channel::never();
             let deadline = self.table.deadline().and_then(|deadline| self.clock.0.checked_add(deadline));
             let alarm = deadline.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
@@ -83,6 +96,7 @@ mod clock {
                 recv(self.inputs.0) -> input => return input.ok(),
                 recv(alarm) -> _ => return Some(Input::Elapsed),
             };
+            self.in_a_row = in_a_row + 1;
             Some(match announced {
                 Ok(announcement) => Input::Announced(announcement),
                 Err(_) => match self.arrivals.as_deref_mut().map_or(Disconnected::Ended, Arrivals::disconnected) {

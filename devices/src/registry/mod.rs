@@ -117,7 +117,8 @@ impl Registry {
         }
         let table = Table::new(settings.workers, mutations, handle.clone(), vmbus);
         let clock = Clock::start();
-        let executor = Executor { table, inputs, arrivals, tasks, workers, handle: handle.clone(), clock };
+        let (of_executor, in_a_row) = (handle.clone(), 0);
+        let executor = Executor { table, inputs, arrivals, tasks, workers, handle: of_executor, clock, in_a_row };
         let executor = Some(spawn("drivers".to_owned(), move || executor.run())?);
         Ok(Self { handle, executor })
     }
