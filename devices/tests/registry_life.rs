@@ -1,5 +1,6 @@
 //! The life of devices under a registry: order, failures, panics, fairness, and what is told of it.
 #![cfg(not(any(loom, shuttle)))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod registry_support;
 
@@ -38,7 +39,7 @@ fn come_back_while_removed(without: Option<Mutation>) -> bool {
     let (probed, hear_probed) = channel();
     let probed = Mutex::new(probed);
     let driver = Double::new("a", &log)
-        .probe(move |_| Ok(probed.lock().unwrap().send(()).unwrap()))
+        .probe(move |_| probed.lock().unwrap().send(()).map_err(|_| Error::NoBus))
         .remove(move |_, _| wait.lock().unwrap().recv_timeout(FOREVER).unwrap());
     let registration = registry.register(driver).unwrap();
     registry.announce(arrived(1, 1));
@@ -311,7 +312,7 @@ fn beside_a_slow_driver(without: Option<Mutation>) -> bool {
     let probed = Mutex::new(probed);
     let quick = Double::new("quick", &log)
         .ids(DeviceIds::instance(other))
-        .probe(move |_| Ok(probed.lock().unwrap().send(()).unwrap()));
+        .probe(move |_| probed.lock().unwrap().send(()).map_err(|_| Error::NoBus));
     let quick = registry.register(quick).unwrap();
     let slow = registry.register(slow).unwrap();
     for number in 1..=5 {
@@ -350,7 +351,7 @@ fn callbacks_of_one_device_run_one_at_a_time_and_in_order() {
     let registry = start(4, None);
     let (hand_over, context) = channel();
     let registration = registry
-        .register(Double::new("a", &log).probe(move |context| Ok(hand_over.send(context.clone()).unwrap())))
+        .register(Double::new("a", &log).probe(move |context| hand_over.send(context.clone()).map_err(|_| Error::NoBus)))
         .unwrap();
     registry.announce(arrived(1, 1));
     let context = context.recv_timeout(FOREVER).unwrap();

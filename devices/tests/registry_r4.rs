@@ -1,6 +1,7 @@
 //! R4, removal of devices and drivers, with real threads: each property, and beside it the same scenario with the
 //! protection taken away, which must be seen to fail.
 #![cfg(not(any(loom, shuttle)))]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod registry_support;
 
@@ -108,7 +109,7 @@ fn depart_while_used(without: Option<Mutation>) -> Vec<String> {
     let (removed, hear_removed) = channel();
     let removed = Mutex::new(removed);
     let driver = Double::new("a", &log)
-        .probe(move |context| Ok(hand_over.send(context.clone()).unwrap()))
+        .probe(move |context| hand_over.send(context.clone()).map_err(|_| Error::NoBus))
         .remove(move |_, _| removed.lock().unwrap().send(()).unwrap());
     let registration = registry.register(driver).unwrap();
     registry.announce(arrived(1, 1));

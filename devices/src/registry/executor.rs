@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::arrivals::{Arrivals, Disconnected};
+use super::arrivals::Arrivals;
 use super::input::{Input, Task};
 use super::mutation::mutated;
 use super::sync::queue::{Inbox, Post};
@@ -62,7 +62,8 @@ impl Executor {
 
 #[cfg(not(shuttle))]
 mod clock {
-    use super::{Arrivals, Disconnected, Duration, Executor, Input, MOST_IN_A_ROW};
+    use super::super::arrivals::Disconnected;
+    use super::{Arrivals, Duration, Executor, Input, MOST_IN_A_ROW};
     use std::time::Instant;
 
     /// Time since the registry was started.
