@@ -351,7 +351,9 @@ fn callbacks_of_one_device_run_one_at_a_time_and_in_order() {
     let registry = start(4, None);
     let (hand_over, context) = channel();
     let registration = registry
-        .register(Double::new("a", &log).probe(move |context| hand_over.send(context.clone()).map_err(|_| Error::NoBus)))
+        .register(
+            Double::new("a", &log).probe(move |context| hand_over.send(context.clone()).map_err(|_| Error::NoBus)),
+        )
         .unwrap();
     registry.announce(arrived(1, 1));
     let context = context.recv_timeout(FOREVER).unwrap();
