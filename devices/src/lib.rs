@@ -40,5 +40,6 @@
 
 pub mod balloon;
 mod error;
+pub mod registry;
 
 pub use error::Error;
