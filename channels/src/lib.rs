@@ -10,11 +10,15 @@
 //! device goes. It does not know what a payload means, and it has no threads of its own.
 //!
 //! ```no_run
+//! use vmbus::class::Class;
 //! use vmbus::sysfs::Bus;
-//! use vmbus_channels::{Channel, Error, Options, OutgoingPacket, Wake};
+//! use vmbus::uio::BusLink;
+//! use vmbus_channels::{Error, OpenOptions, OutgoingPacket, Settings, Vmbus, Wake};
 //!
-//! let bus = Bus::system();
-//! let mut channel = Channel::open(&bus, &bus.find("balloon")?, Options::default())?;
+//! let vmbus = Vmbus::start(Box::new(BusLink::new(Bus::system())?), Settings::default())?;
+//! let offers = vmbus.of_class(Class::DYNAMIC_MEMORY)?;
+//! let offer = offers.first().expect("a device that is bound to uio_hv_generic");
+//! let mut channel = vmbus.open(offer.id, OpenOptions::default())?;
 //! channel.send(OutgoingPacket::in_band(1), &[b"ping"], None)?;
 //! while channel.wait(None)? == Wake::Packets {
 //!     channel.receive(32, |packet| {
@@ -57,6 +61,5 @@ pub use error::Error;
 pub use id::ChannelId;
 pub use offer::{Announcement, Offer};
 pub use subscription::Subscription;
-pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;

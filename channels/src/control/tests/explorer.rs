@@ -115,7 +115,9 @@ impl Node {
             if memory.user && !memory.is_ring {
                 moves.push((command(Command::TearDownGpadl(memory.channel, *gpadl)), |_, _| {}, relid));
             }
-            if self.common.failures > 0 && ghost.asks.iter().any(|ask| matches!(ask, Ask::Gpadl(_, asked) if asked == gpadl)) {
+            if self.common.failures > 0
+                && ghost.asks.iter().any(|ask| matches!(ask, Ask::Gpadl(_, asked) if asked == gpadl))
+            {
                 moves.push((Input::ShareFailed(*gpadl), |_, common| common.failures -= 1, relid));
             }
         }
@@ -206,14 +208,17 @@ impl Node {
         let mut hasher = DefaultHasher::new();
         let ghost = &self.bench.ghost;
         let opening = match &channel.state {
-            State::Sharing(opening) | State::Requested(opening, _) => (opening.ticket.is_some(), opening.timer.is_some()),
+            State::Sharing(opening) | State::Requested(opening, _) => {
+                (opening.ticket.is_some(), opening.timer.is_some())
+            }
             _ => (false, false),
         };
         let asked = ghost.asks.iter().filter(|ask| match (ask, &channel.state) {
             (Ask::Open(relid, id), State::Requested(_, open_id)) => *relid == channel.relid() && id == open_id,
             _ => false,
         });
-        (latest == Some(channel.id()), std::mem::discriminant(&channel.state), opening, asked.count()).hash(&mut hasher);
+        (latest == Some(channel.id()), std::mem::discriminant(&channel.state), opening, asked.count())
+            .hash(&mut hasher);
         (channel.announced, channel.condemned, channel.severed, channel.host_reaches).hash(&mut hasher);
         (channel.referenced, channel.mapped as u8, channel.processor, &channel.forwarding).hash(&mut hasher);
         channel.moving.as_ref().map(|moving| (moving.ticket.is_some(), moving.timer.is_some())).hash(&mut hasher);
@@ -280,7 +285,12 @@ const PLAIN: Budget = Budget { offers: 1, opens: 1, closes: 1, buffers: 0, moves
 fn search(channels: u32, budget: Budget, common: Common) -> Result<Search, String> {
     let mut search = Search::default();
     search.run(Node::new(channels, budget, common))?;
-    println!("{channels} channels, {budget:?}, {common:?}: {} states, {} steps, {} ends", search.seen.len(), search.steps, search.ends);
+    println!(
+        "{channels} channels, {budget:?}, {common:?}: {} states, {} steps, {} ends",
+        search.seen.len(),
+        search.steps,
+        search.ends
+    );
     Ok(search)
 }
 
