@@ -260,8 +260,8 @@ proptest! {
     }
 }
 
-/// The same seed is the same run, with faults and without; another seed is another one. (Seen to fail with a `HashMap`
-/// in place of one of the ordered maps.)
+/// The same seed is the same run, with faults and without; another seed is another one. (Seen to fail with the clock
+/// mixed into the seed.)
 #[test]
 fn one_integer_decides_a_run() {
     for faults in [Vec::new(), Rule::weather(200), Rule::chaos(100)] {
