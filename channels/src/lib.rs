@@ -28,17 +28,35 @@
 
 #![forbid(unsafe_code)]
 
+// Tests inside and outside share a model, which speaks of this crate by its name.
+#[cfg(test)]
+extern crate self as vmbus_channels;
+
+mod buffer;
+mod bus;
 mod channel;
 pub mod control;
+pub mod dispatch;
 mod error;
+mod executor;
+#[cfg(test)]
+mod fuzz_tests;
+mod here;
 mod id;
+pub mod mutation;
 mod offer;
+pub mod requests;
+mod subscription;
 mod waker;
 
-pub use channel::{Channel, IncomingPacket, OutgoingBatch, Wake};
+pub use buffer::Buffer;
+pub use bus::{Counters, OpenOptions, Settings, Vmbus};
+pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Wake};
+pub use dispatch::{Handler, Notifier};
 pub use error::Error;
 pub use id::ChannelId;
 pub use offer::{Announcement, Offer};
+pub use subscription::Subscription;
 pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;
