@@ -70,7 +70,10 @@ fn live(seed: u64, steps: u64) -> Result<(), String> {
             _ => false,
         };
         if !fits || wheel.len() != plain.0.len() {
-            return Err(format!("seed {seed}, step {name}: deadline {deadline:?} for {first:?}, {} timers", wheel.len()));
+            return Err(format!(
+                "seed {seed}, step {name}: deadline {deadline:?} for {first:?}, {} timers",
+                wheel.len()
+            ));
         }
     }
     Ok(())
@@ -91,7 +94,9 @@ fn a_cancelled_timer_that_stays_is_noticed() {
 #[test]
 fn timers_are_never_early_and_at_most_a_tick_late() {
     let mut expired = Vec::new();
-    for (deadline, early, late) in [(1_000, 999, 1_000), (1_001, 1_999, 2_000), (0, 999, 1_000), (65_000, 64_999, 65_000)] {
+    for (deadline, early, late) in
+        [(1_000, 999, 1_000), (1_001, 1_999, 2_000), (0, 999, 1_000), (65_000, 64_999, 65_000)]
+    {
         let mut wheel = Wheel::new();
         wheel.insert(Duration::from_micros(deadline), ());
         wheel.advance(Duration::from_micros(early), &mut expired);
