@@ -7,7 +7,7 @@ mod control_model;
 
 use std::collections::BTreeMap;
 
-use control_model::world;
+use control_model::world::World;
 
 /// Things that happen in one seed's life.
 const STEPS: usize = 300;
@@ -16,11 +16,23 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// Runs one seed. An error has the trace in it if wanted.
+fn run(seed: u64, traced: bool) -> Result<World, String> {
+    let mut world = World::new(seed, traced);
+    match world.run(STEPS) {
+        Ok(()) => Ok(world),
+        Err(what) => {
+            let trace = world.trace.take().unwrap_or_default().join("\n");
+            Err(format!("{trace}\nseed {seed}: {what}"))
+        }
+    }
+}
+
 /// Breaks under each of the mutations in `control::tests::mutants`; the seed of a failure is in its message.
 #[test]
 fn random_lives_break_no_rule() {
     if let Some(seed) = number("VMBUS_SEED") {
-        let world = world::run(seed, STEPS, true).unwrap_or_else(|what| panic!("{what}"));
+        let world = run(seed, true).unwrap_or_else(|what| panic!("{what}"));
         println!("{}", world.trace.unwrap_or_default().join("\n"));
         return;
     }
@@ -28,14 +40,14 @@ fn random_lives_break_no_rule() {
     let first = number("VMBUS_FIRST_SEED").unwrap_or(0);
     let mut sums = BTreeMap::new();
     for seed in first..first + seeds {
-        match world::run(seed, STEPS, false) {
+        match run(seed, false) {
             Ok(world) => {
                 for (name, count) in world.core.counters().each() {
                     *sums.entry(name).or_insert(0) += count;
                 }
             }
             Err(_) => {
-                let what = world::run(seed, STEPS, true).err().unwrap_or_default();
+                let what = run(seed, true).err().unwrap_or_default();
                 panic!("{what}\nreplay with VMBUS_SEED={seed}");
             }
         }
