@@ -251,7 +251,7 @@ fn whole_words_are_taken_once_and_bits_cleared_alone() {
 /// without that moment the processor's hold on the word hides it here.)
 #[test]
 fn taking_races_with_setting_and_loses_nothing() {
-    const TAKES: usize = 50_000;
+    const TAKES: usize = 20_000;
     let file = file(1);
     let (ours, theirs) = (whole(&file, 1), whole(&file, 1));
     let mut taken = [0_usize; 2];
