@@ -9,7 +9,7 @@ use vmbus::message::Version;
 use vmbus::wire::{self, WireLink};
 use vmbus_channels::{Announcement, Error, IncomingPacket, Offer, OpenOptions, OutgoingPacket, Settings, Vmbus, Wake};
 use vmbus_simhost::server::{Control, Server, ServerSettings};
-use vmbus_simhost::{Config, DeviceSpec, Latency, OfferId};
+use vmbus_simhost::{Config, DeviceSpec, Latency, ViolationKind};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -86,8 +86,12 @@ fn an_echo_comes_back_at_each_version() {
             buffer.close().unwrap();
             channel.close().unwrap();
         }
-        stack.bus.suspend().unwrap();
-        stack.bus.resume().unwrap();
+        // A host of 2.4 can't be left and met again.
+        let suspended = stack.bus.suspend();
+        assert_eq!(suspended.is_ok(), version >= Version::V3_0, "{version}: {suspended:?}");
+        if suspended.is_ok() {
+            stack.bus.resume().unwrap();
+        }
         ping(&stack.bus, stack.offers().first().unwrap(), 10).unwrap();
         stack.end();
     }
@@ -121,7 +125,9 @@ fn subchannels_are_channels_of_their_own() {
 fn a_handler_hears_the_echo() {
     let stack = start(echoes(1));
     let (to, ids) = mpsc::channel();
-    let handler = move |packet: &IncomingPacket<'_>| drop(to.send(packet.transaction_id()));
+    let handler = move |packet: &IncomingPacket<'_>| {
+        let _ = to.send(packet.transaction_id());
+    };
     let mut channel =
         stack.bus.open_dispatched(stack.offers().first().unwrap().id, OpenOptions::default(), handler).unwrap();
     for id in 0..1000 {
@@ -138,7 +144,9 @@ fn a_handler_hears_the_echo() {
 /// that a guest must not make.
 #[test]
 fn r1_4_rescinds_of_a_busy_device_leave_a_clean_host() {
-    let stack = start(slow(echoes(3)));
+    // A GPADL may be torn down before its refusal is heard, which crosses the teardown.
+    let tolerated = vec![ViolationKind::TeardownUnknown];
+    let stack = start(Config { tolerated, ..slow(echoes(3)) });
     let mut changes = stack.bus.subscribe().unwrap();
     let mut arrivals = |count: usize| {
         let mut arrived = 0;
@@ -147,9 +155,6 @@ fn r1_4_rescinds_of_a_busy_device_leave_a_clean_host() {
         }
     };
     arrivals(3);
-    let relids: Vec<u32> = stack.offers().iter().map(|offer| offer.relid).collect();
-    let at = |relid: u32| stack.host.with(move |simulation| simulation.host().offer_on_relid(relid)).unwrap();
-    let ids: Vec<OfferId> = relids.into_iter().map(|relid| at(relid).unwrap()).collect();
     for round in 0..60_u64 {
         let offers = stack.offers();
         assert_eq!(offers.len(), 3);
@@ -163,11 +168,14 @@ fn r1_4_rescinds_of_a_busy_device_leave_a_clean_host() {
             (0..round * 20_000).for_each(|spin| {
                 std::hint::black_box(spin);
             });
-            ids.iter().for_each(|id| stack.host.rescind(*id).unwrap());
+            let offered = stack.host.with(|simulation| simulation.host().offered()).unwrap();
+            offered.iter().for_each(|offered| stack.host.rescind(offered.id).unwrap());
         });
         assert!(stack.host.wait_quiet(LONG).unwrap(), "{}", stack.host.trace().unwrap());
-        assert_eq!(stack.bus.counters().unwrap().channels, 0);
-        ids.iter().for_each(|id| stack.host.reoffer(*id).unwrap());
+        assert_eq!(stack.bus.counters().unwrap().live_channels, 0);
+        for number in 1..=3 {
+            stack.host.offer(DeviceSpec::echo(number)).unwrap();
+        }
         arrivals(3);
     }
     assert_eq!(stack.bus.counters().unwrap().control.released, 180);

@@ -4,13 +4,9 @@
 #[expect(dead_code, unreachable_pub, reason = "made for the tests of the whole bus, of which this needs a part")]
 mod host;
 
-#[path = "../../tests/host/mod.rs"]
-#[expect(dead_code, reason = "made for the tests of one channel, of which this needs a part")]
-mod device;
-
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Channel, Hold, Reason};
+use super::{Channel, Hold};
 use crate::{Error, OpenOptions, OutgoingPacket, Settings, Vmbus, Wake};
 use host::{Host, LONG, instance};
 
@@ -82,19 +78,4 @@ fn r1_5_a_handlers_packets_take_no_reference() {
     *shared.lock().unwrap() = None;
     drop(hold);
     channel.close().unwrap();
-}
-
-/// Who sleeps on a device's descriptor, which says nothing of what happens here, hears of the end by the waker's. Red
-/// without the interrupt in `Hold::end`: it sleeps on.
-#[test]
-fn the_end_wakes_who_sleeps_on_a_device() {
-    let (_fake, mut channel, _host) = device::open();
-    let hold = channel.hold().share();
-    std::thread::scope(|scope| {
-        let sleeper = scope.spawn(|| channel.wait(None).unwrap_err());
-        hold.end(Reason::Closed);
-        assert!(matches!(sleeper.join().unwrap(), Error::Closed { .. }));
-    });
-    assert!(!hold.end(Reason::Rescinded), "the first reason is the one that is told");
-    assert!(matches!(channel.wait(None), Err(Error::Closed { .. })));
 }

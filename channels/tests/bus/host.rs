@@ -1,6 +1,7 @@
 //! A host on a thread of its own that answers all it is asked, unless a test tells it not to; and that remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -18,7 +19,7 @@ use vmbus::message::{
     USER_DEFINED_BYTES, Version, VersionResponse,
 };
 use vmbus::wire::{Arrival, Guest, GuestMemory, Settings, WireLink, transport};
-use vmbus_ringbuf::{OutgoingPacket, Reader, Writer};
+use vmbus_ringbuf::{ControlField, Memory, OutgoingPacket, Reader, Writer};
 
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(20);
@@ -85,8 +86,8 @@ fn watchdog() -> Sender<()> {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     std::thread::spawn(move || {
         if over.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
-            // Whoever hangs does not unwind.
-            eprintln!("{test} hangs");
+            // Whoever hangs does not unwind. Behind the capture of the tests' output.
+            let _ = writeln!(std::io::stderr(), "{test} hangs");
             std::process::abort();
         }
     });
@@ -219,6 +220,15 @@ impl Host {
             state.guest.interrupts.raise(processor, relid).unwrap();
         }
         ids
+    }
+
+    /// Writes nonsense where the guest finds its packets, and interrupts.
+    pub fn spoil(&self, relid: u32) {
+        let mut state = self.lock();
+        let channel = state.open.get_mut(&relid).unwrap();
+        let processor = channel.processor;
+        channel.writer.memory().store(ControlField::WriteIndex, 5);
+        state.guest.interrupts.raise(processor, relid).unwrap();
     }
 
     /// Hangs up, as a host that was killed.
