@@ -134,3 +134,20 @@ fn a_release_while_gpadls_are_up() {
     found(&mut guest, &[ViolationKind::ReleasedWithGpadls]);
     assert!(guest.host().live_gpadls().is_empty(), "the release takes them with it");
 }
+
+/// The twin of unknown teardowns: the host has refused the GPADL because of a rescind, and the guest, which has heard of
+/// the rescind and not of the refusal, takes it down.
+#[test]
+fn a_teardown_that_crosses_the_refusal_is_no_violation() {
+    let mut guest = guest(Version::V5_2);
+    let id = guest.host().offer_on_relid(1).unwrap();
+    guest.host().rescind(id).unwrap();
+    let gpadl = GpadlId(5);
+    let words = vec![PAGE_BYTES, 300];
+    let header = GpadlHeader { relid: 1, gpadl, range_bytes: 16, ranges: 1, words };
+    guest.sim.message(&GuestMessage::GpadlHeader(header));
+    guest.sim.message(&GuestMessage::GpadlTeardown { relid: 1, gpadl });
+    guest.drain();
+    assert_eq!(guest.inbox, [HostMessage::Rescind { relid: 1 }, refused(1, gpadl)]);
+    guest.assert_honest();
+}
