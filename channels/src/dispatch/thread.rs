@@ -65,6 +65,7 @@ impl<F: Flags + Send + 'static> Loop<F> {
     pub(super) fn start(self, settings: &Settings) -> Result<JoinHandle<()>, Error> {
         let (number, pinned) = (self.dispatcher.role.number, settings.pinned);
         let run = move || {
+            crate::here::serves_the_bus();
             if pinned {
                 pin(number);
             }

@@ -63,7 +63,7 @@ impl Transport for Channel {
     }
 
     fn device(&self) -> &str {
-        &Self::device(self).name
+        Self::device(self)
     }
 
     fn close(self) -> Result<(), Error> {

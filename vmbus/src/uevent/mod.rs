@@ -4,8 +4,10 @@
 
 mod parse;
 mod wait;
+mod watch;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use crate::Error;
 
 pub use parse::{NotUevent, parse};
 pub(crate) use wait::hints;
+pub use watch::{Change, Seen, Watch, What};
 
 /// What happened to a kernel object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +159,22 @@ impl Monitor {
             Err(Errno::INTR) => Ok(true),
             Err(error) => Err(Error::io("wait for", SOCKET, io::Error::from(error))),
         }
+    }
+}
+
+/// Where announcements come from: the kernel ([`Monitor`]), or a double of it. The descriptor is readable when
+/// [`next_now`](Self::next_now) has something.
+pub trait Announcements: AsFd + Send + fmt::Debug {
+    /// The next event, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing more will come.
+    fn next_now(&mut self) -> Result<Option<Event>, Error>;
+}
+
+impl Announcements for Monitor {
+    fn next_now(&mut self) -> Result<Option<Event>, Error> {
+        self.next(Some(Duration::ZERO))
     }
 }
 

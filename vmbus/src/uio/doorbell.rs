@@ -2,7 +2,7 @@
 
 use crate::signal_bits::SignalBits;
 
-/// How to signal the host about one channel. See [`Link::ring`](super::Link::ring).
+/// How to signal the host about one channel. See [`OpenDevice::ring`](super::OpenDevice::ring).
 #[derive(Debug, Clone)]
 pub struct Doorbell(pub(super) Kind);
 

@@ -1,16 +1,18 @@
 //! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::doorbell::{Doorbell, Kind};
+use super::ending::{Ending, Observer};
 use super::maps::{self, Map};
 use super::node::Node;
 use super::options::{Layout, Options};
 use super::rings::{Mapped, RingPair, ring_map};
+use super::subchannel::Subchannel;
 use crate::Error;
 use crate::kernel::Kernel;
 use crate::memory::Mapping;
@@ -31,17 +33,18 @@ pub(super) struct Shared {
     /// The pages of the monitor bits, where the primary channel has a monitor id.
     pages: Option<Arc<SignalPages>>,
     rings: Mutex<Rings>,
-    /// Last: fields are dropped in this order, and the node closes when no mapping is left.
+    /// Behind all mappings: fields are dropped in this order, and the node closes when none is left.
     pub(super) node: Node,
+    /// Last: it says that the node is closed.
+    farewell: Ending,
 }
 
 #[derive(Debug, Default)]
 struct Rings {
     /// The primary channel's, until they are asked for.
     primary: Option<RingPair>,
-    /// Subchannels whose rings were asked for, and their mappings.
-    subchannels: BTreeSet<u32>,
-    mappings: Vec<Arc<Mapping>>,
+    /// Subchannels whose rings were asked for; `None` while they are being mapped.
+    subchannels: BTreeMap<u32, Option<Arc<Subchannel>>>,
 }
 
 /// How well a node was found.
@@ -74,6 +77,7 @@ impl Shared {
             pages,
             rings: Mutex::new(Rings { primary: Some(mapped.pair), ..Rings::default() }),
             node,
+            farewell: Ending::default(),
         };
         Ok((shared, found))
     }
@@ -94,7 +98,7 @@ impl Shared {
         }
         let faulted = self.primary.iter().any(|mapping| mapping.is_revoked());
         if faulted {
-            self.revoke_and_log();
+            self.end();
         }
         faulted
     }
@@ -110,14 +114,27 @@ impl Shared {
         if relid == self.device.relid {
             return self.lock().primary.take().ok_or_else(taken);
         }
-        if !self.lock().subchannels.insert(relid) {
+        if self.lock().subchannels.contains_key(&relid) {
             return Err(taken());
         }
-        let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(mapped));
+        self.lock().subchannels.insert(relid, None);
+        let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(relid, mapped));
         if pair.is_err() {
             self.lock().subchannels.remove(&relid);
         }
         pair
+    }
+
+    /// The subchannel whose rings were handed out under this relid.
+    pub(super) fn subchannel(&self, relid: u32) -> Option<Arc<Subchannel>> {
+        self.lock().subchannels.get(&relid).cloned().flatten()
+    }
+
+    /// Revokes a subchannel's rings; they may be asked for again.
+    pub(super) fn give_back(&self, relid: u32) {
+        if let Some(subchannel) = self.lock().subchannels.remove(&relid).flatten() {
+            subchannel.rescind();
+        }
     }
 
     fn map_subchannel(&self, relid: u32) -> Result<Mapped, Error> {
@@ -129,8 +146,9 @@ impl Shared {
 
     /// Adds mappings to those that a revocation takes, or revokes them at once if one has happened: it sets
     /// `ending` first and takes the lock then, so either it finds them or we find that.
-    fn keep(&self, mapped: Mapped) -> Result<RingPair, Error> {
-        self.lock().mappings.extend(mapped.mappings);
+    fn keep(&self, relid: u32, mapped: Mapped) -> Result<RingPair, Error> {
+        let subchannel = Arc::new(Subchannel::new(mapped.mappings));
+        self.lock().subchannels.insert(relid, Some(subchannel));
         if self.ending.load(Ordering::SeqCst) {
             self.revoke_and_log();
             return Err(self.gone());
@@ -172,8 +190,9 @@ impl Shared {
         self.ending.store(true, Ordering::SeqCst);
         let rings = self.lock();
         let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
+        let subchannels = rings.subchannels.values().flatten().flat_map(|subchannel| subchannel.mappings());
         let mut outcome = Ok(());
-        for mapping in rings.mappings.iter().chain(&self.primary).chain(pages) {
+        for mapping in subchannels.chain(&self.primary).chain(pages) {
             outcome = mapping.revoke().and(outcome);
         }
         self.rescinded.store(true, Ordering::Release);
@@ -183,6 +202,20 @@ impl Shared {
     pub(super) fn revoke_and_log(&self) {
         if let Err(error) = self.revoke() {
             log::error!(target: "vmbus::uio", "{}: {error}; its memory may still be reached", self.device.name);
+        }
+    }
+
+    /// The device was found to be gone: first the memory, then whoever wants to know.
+    pub(super) fn end(&self) {
+        self.revoke_and_log();
+        self.farewell.gone();
+    }
+
+    /// Tells `observer` once that the device is gone, and once that its node is closed.
+    pub(super) fn observe(&self, observer: Observer) {
+        self.farewell.observe(observer);
+        if self.is_rescinded() {
+            self.farewell.gone();
         }
     }
 

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             step::script(root, "ci/receive-path.sh")
         }),
         Step::slow("model", "loom: two threads on one ring, dispatchers; shuttle: moves and rescinds", model::check),
-        Step::slow("fuzz", "libFuzzer on every target of ringbuf/fuzz", move |root| fuzz::run_all(root, fuzz_seconds)),
+        Step::slow("fuzz", "libFuzzer on every fuzz target", move |root| fuzz::run_all(root, fuzz_seconds)),
     ];
     if args.list {
         step::print_list(&all);
