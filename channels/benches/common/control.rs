@@ -166,13 +166,17 @@ impl Stack {
         let bus = Vmbus::start(Box::new(link), Settings::default()).unwrap();
         Self { bus, host, _server: server }
     }
+
+    fn open_close(&self, id: ChannelId) {
+        self.bus.open(id, OpenOptions::default()).unwrap().close().unwrap();
+    }
 }
 
 /// Open and close over the whole stack; per cycle.
 pub(crate) fn stack_open_close() -> Race {
     let stack = Stack::new();
     let id = stack.bus.offers().unwrap()[0].id;
-    each(move || stack.bus.open(id, OpenOptions::default()).unwrap().close().unwrap())
+    each(move || stack.open_close(id))
 }
 
 /// Messages over the whole stack, in cycles of open and close; per message that the host sent.
@@ -185,7 +189,7 @@ pub(crate) fn stack_messages() -> Race {
         let start = std::time::Instant::now();
         let mut messages = 0;
         while messages < times {
-            stack.bus.open(id, OpenOptions::default()).unwrap().close().unwrap();
+            stack.open_close(id);
             let after = counted();
             messages = after.messages_in + after.messages_out - before.messages_in - before.messages_out;
         }
