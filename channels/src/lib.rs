@@ -34,6 +34,8 @@ mod channel;
 pub mod control;
 pub mod dispatch;
 mod error;
+mod executor;
+mod here;
 mod id;
 pub mod mutation;
 mod offer;
@@ -42,7 +44,7 @@ mod subscription;
 mod waker;
 
 pub use buffer::Buffer;
-pub use bus::{OpenOptions, Settings, Vmbus};
+pub use bus::{Counters, OpenOptions, Settings, Vmbus};
 pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Wake};
 pub use dispatch::{Handler, Notifier};
 pub use error::Error;

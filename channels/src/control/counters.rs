@@ -65,7 +65,7 @@ counters! {
     opened,
     /// ... that failed: refused, silent, rescinded.
     open_failures,
-    /// Channels closed in order.
+    /// Channels that were closed at the host in order.
     closed,
     /// GPADLs that were shared.
     gpadls,

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::os::fd::{AsRawFd, RawFd};
 
 use vmbus::link::Line;
 
@@ -41,7 +42,8 @@ pub trait Serve: Send {
 
 /// What a relid map holds.
 pub struct Entry {
-    pub(super) target: Box<dyn Serve>,
+    /// `None` once it has ended by itself.
+    pub(super) target: Option<Box<dyn Serve>>,
     pub(super) line: Option<Line>,
     pub(super) hold: Option<Box<dyn Any + Send>>,
 }
@@ -56,7 +58,7 @@ impl Entry {
     /// Calls a handler.
     #[must_use]
     pub fn serve(target: Box<dyn Serve>) -> Self {
-        Self { target, line: None, hold: None }
+        Self { target: Some(target), line: None, hold: None }
     }
 
     /// Waits for the interrupts of this line's descriptor, if it has one.
@@ -64,6 +66,11 @@ impl Entry {
     pub fn on_line(mut self, line: Line) -> Self {
         self.line = line.descriptor().is_some().then_some(line);
         self
+    }
+
+    /// The number of that descriptor.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        self.line.as_ref()?.descriptor().map(|descriptor| descriptor.as_raw_fd())
     }
 
     /// Keeps something alive as long as the entry, such as the reference to its channel. Dropped last.

@@ -29,7 +29,7 @@ pub enum Ending {
 
 /// What dispatchers have counted since they were started. Events are flags of an event page and descriptors that
 /// became readable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Counters {
     /// Events that led to a callback.

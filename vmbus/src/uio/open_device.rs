@@ -1,11 +1,13 @@
-//! The link to one device through `uio_hv_generic`: opening, rings, signalling, revocation, closing.
+//! One device through `uio_hv_generic`: opening, rings, signalling, revocation, closing.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::doorbell::Doorbell;
+use super::ending::Observer;
 use super::events::Event;
+use super::line::Line;
 use super::node::Node;
 use super::options::Options;
 use super::rings::RingPair;
@@ -16,16 +18,16 @@ use crate::sysfs::{Bus, Device};
 
 /// An open device: the right to use it alone, and everything of it that is mapped here.
 ///
-/// The link may be shared between threads; every method takes `&self` but [`close`](Self::close). Dropping it does
+/// It may be shared between threads; every method takes `&self` but [`close`](Self::close). Dropping it does
 /// what `close` does.
 #[derive(Debug)]
-pub struct Link {
+pub struct OpenDevice {
     /// Before `shared`: the thread holds a share of it, and with that the node, until it is joined.
     watcher: Option<Watcher>,
     shared: Arc<Shared>,
 }
 
-impl Link {
+impl OpenDevice {
     /// Opens `/dev/uioN` of a device that is bound to `uio_hv_generic`, takes its lock, and maps the primary channel's
     /// rings. The kernel opens the channel with the host: from here on the host may send.
     ///
@@ -66,7 +68,7 @@ impl Link {
         Ok(Self { watcher, shared })
     }
 
-    /// The device as it was when the link was opened.
+    /// The device as it was when it was opened.
     #[must_use]
     pub fn device(&self) -> &Device {
         self.shared.device()
@@ -82,6 +84,27 @@ impl Link {
     /// [`Error::Rescinded`], [`Error::Io`].
     pub fn rings(&self, relid: u32) -> Result<RingPair, Error> {
         self.shared.rings(relid)
+    }
+
+    /// Revokes the rings of a subchannel. They may be asked for again, and are then as they were left.
+    pub fn give_back(&self, relid: u32) {
+        self.shared.give_back(relid);
+    }
+
+    /// A channel's line to the host, to be used beside this device or after it. It keeps the node open. For a
+    /// subchannel, ask after [`rings`](Self::rings).
+    ///
+    /// # Errors
+    /// As [`doorbell`](Self::doorbell).
+    pub fn line(&self, relid: u32) -> Result<Line, Error> {
+        let doorbell = self.shared.doorbell(relid)?;
+        Ok(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid)))
+    }
+
+    /// Tells `observer`, from any thread, once that somebody found the device gone (its memory is revoked by then), and
+    /// once that its node is closed, which is when neither this nor a line is left.
+    pub(super) fn observe(&self, observer: Observer) {
+        self.shared.observe(observer);
     }
 
     /// How to signal the host about a channel. For a subchannel, ask after [`rings`](Self::rings).
@@ -128,7 +151,7 @@ impl Link {
     }
 
     /// Whether the device is known to be gone: a few loads; [`check`](Self::check) asks the kernel. Once it is `true`,
-    /// no ring of this link reaches the device's memory any more.
+    /// no ring of it reaches the device's memory any more.
     #[must_use]
     pub fn is_rescinded(&self) -> bool {
         self.shared.is_rescinded()
@@ -142,7 +165,7 @@ impl Link {
         self.shared.check()
     }
 
-    /// Replaces every mapping of the device by zeroes, for all users of its rings, and marks the link as rescinded.
+    /// Replaces every mapping of the device by zeroes, for all users of its rings, and marks it as rescinded.
     pub fn revoke(&self) {
         self.shared.revoke_and_log();
     }
@@ -161,15 +184,15 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    /// As [`Link::close`]; what goes wrong is logged. Waits for nobody but the watcher's own wake-up.
+impl Drop for OpenDevice {
+    /// As [`OpenDevice::close`]; what goes wrong is logged. Waits for nobody but the watcher's own wake-up.
     fn drop(&mut self) {
         self.watcher = None;
         self.shared.revoke_and_log();
     }
 }
 
-impl AsFd for Link {
+impl AsFd for OpenDevice {
     /// The UIO node. It becomes readable at an interrupt and in error when the device is gone; for event loops.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.as_fd()

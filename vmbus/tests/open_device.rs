@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::param::page_size;
-use vmbus::uio::{Event, Layout, Link, Options};
+use vmbus::uio::{Event, Layout, OpenDevice, Options};
 use vmbus::{Error, ErrorKind};
 use vmbus_ringbuf::{ControlField, Memory, OutgoingPacket, Reader, Writer};
 
@@ -18,13 +18,13 @@ use fake::{Fake, NAME, RELID, RING_PAGES, times_mapped};
 
 const NO_WAIT: Options = Options { layout: Layout::Auto, ring_wait: Duration::ZERO, watch: false };
 
-fn open(fake: &Fake) -> Result<Link, Error> {
-    Link::open(&fake.bus(), &fake.device(), NO_WAIT)
+fn open(fake: &Fake) -> Result<OpenDevice, Error> {
+    OpenDevice::open(&fake.bus(), &fake.device(), NO_WAIT)
 }
 
-fn over_socket(fake: &Fake) -> (Link, OwnedFd) {
+fn over_socket(fake: &Fake) -> (OpenDevice, OwnedFd) {
     let (node, host) = Fake::socket();
-    (Link::from_node(node, &fake.bus(), &fake.device(), NO_WAIT).unwrap(), host)
+    (OpenDevice::from_node(node, &fake.bus(), &fake.device(), NO_WAIT).unwrap(), host)
 }
 
 fn interrupt(host: &OwnedFd, count: u32) {
@@ -100,7 +100,7 @@ fn without_a_ring_file_the_rings_are_mapped_once() {
     let fake = Fake::new().with_file();
     std::fs::remove_file(fake.ring_path(RELID)).unwrap();
     let mirrored = Options { layout: Layout::Mirrored, ..NO_WAIT };
-    assert!(matches!(Link::open(&fake.bus(), &fake.device(), mirrored), Err(Error::Timeout { .. })));
+    assert!(matches!(OpenDevice::open(&fake.bus(), &fake.device(), mirrored), Err(Error::Timeout { .. })));
     let link = open(&fake).unwrap();
     let rings = link.rings(RELID).unwrap();
     assert!(!rings.outgoing.is_mirrored() && !rings.incoming.is_mirrored());
@@ -260,7 +260,7 @@ fn the_watcher_sees_the_end_although_nobody_waits() {
     let fake = Fake::new();
     let (node, host) = Fake::socket();
     let watched = Options { watch: true, ..NO_WAIT };
-    let link = Link::from_node(node, &fake.bus(), &fake.device(), watched).unwrap();
+    let link = OpenDevice::from_node(node, &fake.bus(), &fake.device(), watched).unwrap();
     interrupt(&host, 3);
     assert_eq!(link.acknowledge().unwrap(), Some(3), "the watcher leaves the count alone");
     drop(host);
@@ -316,7 +316,7 @@ fn subchannels_are_waited_for_and_end_with_the_link() {
     let fake = Fake::new();
     let (node, host) = Fake::socket();
     let patient = Options { ring_wait: Duration::from_secs(30), ..NO_WAIT };
-    let link = Link::from_node(node, &fake.bus(), &fake.device(), patient).unwrap();
+    let link = OpenDevice::from_node(node, &fake.bus(), &fake.device(), patient).unwrap();
     let rings = thread::scope(|scope| {
         let waiting = scope.spawn(|| link.rings(12));
         fake.channel(12);
