@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
@@ -80,6 +81,12 @@ pub(crate) enum Command {
     /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
+    /// Offer, open, use, close and take back channels at random points on many threads, against a simulated host
+    ///
+    /// At the end nothing may be left: each offer released once, tables and maps empty, no reference, no stale event,
+    /// resident memory where it was. Exits with 1 if one of these does not hold.
+    #[command(after_long_help = exit::POINTER)]
+    Storm(Storm),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -160,6 +167,19 @@ pub(crate) struct Balloon {
     /// Wait this long for the device to be bound to uio_hv_generic, if it is not yet
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Storm {
+    /// Offers in all
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) cycles: u64,
+    /// Plays the plan of an earlier run again; without it the seed is fresh
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Devices that come and go at a time, each on a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024).map(usize::from))]
+    pub(crate) threads: usize,
 }
 
 #[cfg(test)]

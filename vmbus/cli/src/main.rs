@@ -12,6 +12,7 @@ mod exit;
 mod failure;
 mod output;
 mod selector;
+mod simulated;
 mod table;
 
 use std::ffi::OsStr;

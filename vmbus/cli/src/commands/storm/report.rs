@@ -31,7 +31,10 @@ pub(super) struct Report {
     pub(super) packets: u64,
     /// Offers that were not released, and channels, buffers or references that were still there.
     pub(super) leaked: u64,
+    /// Events and packets that reached a channel they were not meant for.
     pub(super) stale_events: u64,
+    /// Events for channels that had gone: dropped, as they should be.
+    pub(super) stray_events: u64,
     pub(super) rss_delta_bytes: i64,
     pub(super) seconds: f64,
     pub(super) cycles_per_second: f64,
