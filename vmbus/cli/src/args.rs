@@ -81,6 +81,12 @@ pub(crate) enum Command {
     /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
+    /// Show the whole stack at work against a simulated host, in some seconds, on any machine
+    ///
+    /// Lists the devices, moves traffic through each class, takes busy channels back, and says what was left behind:
+    /// nothing. This is what `vmbusctl` does without a command.
+    #[command(after_long_help = exit::POINTER)]
+    Demo,
     /// Offer, open, use, close and take back channels at random points on many threads, against a simulated host
     ///
     /// At the end nothing may be left: each offer released once, tables and maps empty, no reference, no stale event,

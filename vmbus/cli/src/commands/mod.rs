@@ -2,6 +2,7 @@
 
 mod balloon;
 mod bind;
+mod demo;
 mod describe;
 mod doctor;
 mod generate;
@@ -24,6 +25,7 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => bind::restore(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Balloon(args) => balloon::run(context, &args),
+        Command::Demo => demo::run(context),
         Command::Storm(args) => storm::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Manpages { folder } => generate::manpages(&folder),
