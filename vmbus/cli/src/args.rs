@@ -6,7 +6,9 @@ use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
+use vmbus::message::Version;
 
+use crate::commands::sim::fault::{self, Fault};
 use crate::exit;
 use crate::selector::SelectorParser;
 
@@ -81,6 +83,11 @@ pub(crate) enum Command {
     /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
+    /// Be a simulated host: guest processes connect to a path over the wire link
+    ///
+    /// Each guest gets a host of its own, with echo devices, a byte pipe and Dynamic Memory. Ends with SIGINT or SIGTERM.
+    #[command(after_long_help = exit::POINTER)]
+    Sim(Sim),
     /// Show the whole stack at work against a simulated host, in some seconds, on any machine
     ///
     /// Lists the devices, moves traffic through each class, takes busy channels back, and says what was left behind:
@@ -173,6 +180,30 @@ pub(crate) struct Balloon {
     /// Wait this long for the device to be bound to uio_hv_generic, if it is not yet
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// Where to listen
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) listen: PathBuf,
+    /// Decides everything that is left to chance; each further guest has one more
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Echo devices
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(crate) echo: u16,
+    /// The only version that the host speaks, such as 5.3; without it all
+    #[arg(long, value_name = "MAJOR.MINOR", value_parser = parse_version)]
+    pub(crate) protocol: Option<Version>,
+    #[arg(long, value_name = "FAULT", help = fault::HELP)]
+    pub(crate) fault: Vec<Fault>,
+}
+
+/// One of the versions there are.
+fn parse_version(text: &str) -> Result<Version, String> {
+    let known = Version::ALL.into_iter().find(|version| version.to_string() == text);
+    known.ok_or_else(|| format!("versions are {}", Version::ALL.map(|version| version.to_string()).join(", ")))
 }
 
 #[derive(Debug, Args)]

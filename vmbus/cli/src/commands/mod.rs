@@ -8,6 +8,7 @@ mod doctor;
 mod generate;
 mod list;
 mod lsvmbus;
+pub(crate) mod sim;
 mod status;
 mod storm;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => bind::restore(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Balloon(args) => balloon::run(context, &args),
+        Command::Sim(args) => sim::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Storm(args) => storm::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),

@@ -52,7 +52,7 @@ pub(super) fn balloon(both: &Simulated, offer: &Offer) -> anyhow::Result<String>
         both.host.wait_for(PATIENCE, move |sim| {
             let host = sim.host();
             let id = host.offered().iter().find(|offered| offered.instance == instance).map(|offered| offered.id);
-            id.is_some_and(|id| host.count(id, "held_pages") == held)
+            id.is_some_and(|id| host.count(id, "ballooned") == held)
         })
     };
     let command = |words: &'static str| {

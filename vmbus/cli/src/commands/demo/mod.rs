@@ -48,7 +48,7 @@ fn play(stage: &ProgressBar) -> anyhow::Result<Report> {
     let mut config = Config::seeded(1)
         .with_device(DeviceSpec::echo(0))
         .with_device(DeviceSpec::pipe(0, PipeSettings { echoes: true, ..PipeSettings::default() }))
-        .with_device(DeviceSpec::dynamic_memory(0, DynamicMemorySettings::default()));
+        .with_device(DeviceSpec::dynamic_memory(DynamicMemorySettings::default()));
     let loaded: Vec<_> = (1..=LOADED as u64).map(DeviceSpec::echo).collect();
     config.devices.extend(loaded.iter().cloned());
     stage.set_message("connecting to the simulated host");
