@@ -79,7 +79,9 @@ impl<F: Flags + Send + 'static> Loop<F> {
         while !self.dispatcher.is_stopping() {
             let busy = self.dispatcher.turn() || self.poll_on();
             // Devices have no flags to look at: asking costs a system call, between any two turns.
-            if !busy {
+            if self.dispatcher.is_stopping() {
+                break;
+            } else if !busy {
                 self.sleep();
             } else if !self.dispatcher.lines.is_empty() {
                 self.wait(Some(Duration::ZERO));

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use vmbus::link::{Link, LinkEvent};
+use vmbus::message::Features;
 
 use super::Why;
 use super::credits::Credits;
@@ -32,8 +33,12 @@ pub(crate) fn start(link: Box<dyn Link>, settings: Settings) -> Result<(Queue, J
     let (queue, inbox) = Queue::new(settings.limits.host_timeout);
     let (ready, started) = bounded(1);
     let mine = queue.clone();
+    #[cfg(any(test, feature = "mutations"))]
+    let broken = crate::mutation::current();
     let thread = Builder::new().name(NAME.to_owned()).spawn(move || {
         here::serves_the_bus();
+        #[cfg(any(test, feature = "mutations"))]
+        crate::mutation::adopt(broken);
         let executor = catch_unwind(AssertUnwindSafe(|| Executor::new(link, settings, mine)));
         match executor {
             Ok(Ok(mut executor)) => {
@@ -97,6 +102,12 @@ impl Executor {
             }
         };
         let mut limits = settings.limits;
+        // Bits without a name are nothing that anybody here could keep to, and who does not say who it is can't say so.
+        let named = Features::all().iter_names().fold(Features::empty(), |named, (_, feature)| named | feature);
+        limits.features &= named;
+        if limits.contact.client.is_none() {
+            limits.features.remove(Features::CLIENT_ID);
+        }
         limits.processors = limits.processors.min(u32::try_from(link.processors()).unwrap_or(u32::MAX));
         Ok(Self {
             core: Core::new(limits),
