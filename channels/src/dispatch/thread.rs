@@ -76,8 +76,11 @@ impl<F: Flags + Send + 'static> Loop<F> {
     }
 
     fn run(mut self) {
-        while !self.dispatcher.is_stopping() {
+        loop {
             let busy = self.dispatcher.turn() || self.poll_on();
+            if self.dispatcher.is_stopping() {
+                return;
+            }
             // Devices have no flags to look at: asking costs a system call, between any two turns.
             if self.dispatcher.is_stopping() {
                 break;
