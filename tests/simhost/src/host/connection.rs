@@ -101,17 +101,27 @@ impl<M: Memory> Host<M> {
         self.connection = Connection { unloaded: true, processor, ..Connection::default() };
     }
 
+    /// The guest died: nothing of its memory is touched from here on. Violations and counters stay as they are.
+    pub fn guest_gone(&mut self) {
+        self.disconnect();
+        self.out.clear();
+        self.interrupts.clear();
+        self.connection = Connection { unloaded: true, ..Connection::default() };
+    }
+
     /// Forgets all that the guest had: channels, GPADLs, relids.
     fn disconnect(&mut self) {
         self.connection.paused = false;
         self.held.clear();
         self.pending.clear();
+        self.counters.left_gpadls += u64::try_from(self.gpadls.live().len()).unwrap_or(0);
         self.gpadls.clear();
         let ids: Vec<_> = self.channels.keys().copied().collect();
         for id in ids {
             let Some(channel) = self.channels.get_mut(&id) else { continue };
             let before = std::mem::replace(&mut channel.state, State::Hidden);
             if matches!(before, State::Open(_)) {
+                self.counters.left_open += 1;
                 channel.device_closed();
             }
             let stays = !channel.passing && (!before.is_rescinded() || channel.reoffer);

@@ -10,7 +10,7 @@ use super::channel::State;
 use super::{Host, OfferId};
 use crate::{Error, Memory, Violation, ViolationKind};
 
-/// How often what happened.
+/// How often what happened. `left_open` and `left_gpadls` were up when the guest unloaded, came anew, or died.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each name is what is counted")]
 pub struct Counters {
@@ -19,6 +19,8 @@ pub struct Counters {
     pub contacts: u64,
     pub contacts_refused: u64,
     pub unloads: u64,
+    pub left_open: u64,
+    pub left_gpadls: u64,
     pub offers: u64,
     pub rescinds: u64,
     pub released: u64,

@@ -129,12 +129,16 @@ impl<M: Memory> Host<M> {
         self.in_turn(id, |device, turn| {
             for round in 0..ROUNDS {
                 turn.opened.reader.mask();
+                let before = (turn.budget, turn.sent);
                 let result = device.turn(turn);
                 turn.finish();
                 result?;
                 // A guest that signals for each packet is waited for; one that never stops must not keep the others
                 // waiting, so the device's turn comes again.
-                if !turn.opened.reader.unmask() {
+                let more = turn.opened.reader.unmask();
+                // A device that does nothing about what is there waits for room, which comes with a signal, or for a
+                // command.
+                if !more || before == (turn.budget, turn.sent) {
                     return Ok(false);
                 }
                 if turn.budget == 0 || round + 1 == ROUNDS {

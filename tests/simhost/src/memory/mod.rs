@@ -1,7 +1,9 @@
 //! Guest memory as the host sees it: pages that a guest may write at any moment.
 
+mod mapped;
 mod plain;
 
+pub use mapped::MappedMemory;
 pub use plain::{PageRing, PlainMemory};
 
 /// Bytes of a page of the hypervisor, in which GPADLs count.
