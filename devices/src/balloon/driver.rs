@@ -22,8 +22,8 @@ use vmbus_channels::{Channel, Options, Wake, Waker};
 ///
 /// Dropping it without [`run`](Self::run) closes the channel.
 #[derive(Debug)]
-pub struct Balloon {
-    driver: Driver<Channel, Pinner>,
+pub struct Balloon<P: PagePool = Pinner> {
+    driver: Driver<Channel, P>,
     waker: Waker,
 }
 
@@ -42,8 +42,16 @@ impl Balloon {
         // Before the channel: see the head of this file.
         let pinner = Pinner::open()?;
         let channel = Channel::open(bus, device, Options::default())?;
+        Ok(Self::with_pool(channel, pinner, bus.path("proc/meminfo"), settings))
+    }
+}
+
+impl<P: PagePool> Balloon<P> {
+    /// The driver over an open channel and pages of any kind, for hosts that are only simulated. `meminfo` is where the
+    /// memory figures come from.
+    pub fn with_pool(channel: Channel, pool: P, meminfo: PathBuf, settings: Settings) -> Self {
         let waker = channel.waker();
-        Ok(Self { driver: Driver::new(channel, pinner, bus.path("proc/meminfo"), settings), waker })
+        Self { driver: Driver::new(channel, pool, meminfo, settings), waker }
     }
 
     /// What stops [`run`](Self::run), from any thread; also before it runs.

@@ -36,8 +36,8 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` logs warnings
-    /// and every other command errors.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` and
+    /// `watch` log warnings and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
@@ -100,6 +100,14 @@ pub(crate) enum Command {
     /// resident memory where it was. Exits with 1 if one of these does not hold.
     #[command(after_long_help = exit::POINTER)]
     Storm(Storm),
+    /// Print every arrival and removal on the bus as it happens, until a signal ends it
+    ///
+    /// All devices are watched, also those with kernel drivers. Each line has the time (UTC), what happened, and the
+    /// device as it was then: class, instance, relid, driver. First comes what is there. With --json it prints one
+    /// object a line, each with an "event": present, arrived, bound, unbound, removed; and lost, when the kernel had
+    /// more to announce than there was room for: what differs then is read from sysfs and follows.
+    #[command(after_long_help = exit::POINTER)]
+    Watch(Watch),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -217,6 +225,13 @@ pub(crate) struct Storm {
     /// Devices that come and go at a time, each on a thread of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024).map(usize::from))]
     pub(crate) threads: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Leave out what is there when it begins
+    #[arg(long)]
+    pub(crate) no_initial: bool,
 }
 
 #[cfg(test)]

@@ -29,7 +29,9 @@ impl Simulated {
             Server::in_process(config, ServerSettings::default()).context("cannot start the simulated host")?;
         let settings = wire::Settings { processors, memory_bytes: MEMORY_BYTES };
         let link = WireLink::over(socket, settings).context("cannot connect to the simulated host")?;
-        let settings = Settings { pin: false, ..Settings::default() };
+        // The simulated host needs its turn on the same processors.
+        let mut settings = Settings::default();
+        settings.dispatch.pinned = false;
         let bus = Vmbus::start(Box::new(link), settings).context("cannot start the bus")?;
         Ok(Self { bus, host, server })
     }

@@ -11,6 +11,7 @@ mod lsvmbus;
 pub(crate) mod sim;
 mod status;
 mod storm;
+mod watch;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -29,6 +30,7 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Sim(args) => sim::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Storm(args) => storm::run(context, &args),
+        Command::Watch(args) => watch::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Manpages { folder } => generate::manpages(&folder),
     }

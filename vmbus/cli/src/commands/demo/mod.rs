@@ -9,7 +9,6 @@ mod rescind;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmbus::class::Class;
 use vmbus_channels::{Offer, OpenOptions};

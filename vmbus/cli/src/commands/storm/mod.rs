@@ -7,6 +7,7 @@ mod report;
 mod resident;
 mod worker;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
@@ -155,6 +156,5 @@ fn progress(context: &Context, cycles: u64) -> ProgressBar {
 
 /// A seed that no other run had.
 fn fresh_seed() -> u64 {
-    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
-    high ^ low
+    RandomState::new().build_hasher().finish()
 }
