@@ -66,8 +66,6 @@ pub enum ViolationKind {
     Unsupported,
     /// MODIFYCHANNEL of a channel that is not open, or before the last one was answered (5.3).
     Modify,
-    /// MODIFY_CONNECTION while one is under way.
-    ModifyConnection,
     /// PAUSE when paused, or RESUME when not.
     Pause,
     /// TL_CONNECT with more connections under way than a host bears.
