@@ -21,6 +21,8 @@ pub(super) struct Gpadls {
     all: BTreeMap<GpadlId, Gpadl>,
     /// Pages of those that are complete.
     pages: BTreeSet<u64>,
+    /// Those refused because their channel was rescinded. The guest may take them down before it hears of either.
+    refused: BTreeMap<GpadlId, OfferId>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Gpadls {
     pub(super) fn drop_channel(&mut self, channel: OfferId) -> usize {
         let ids: Vec<_> = self.all.iter().filter(|(_, gpadl)| gpadl.channel == channel).map(|(id, _)| *id).collect();
         ids.iter().for_each(|id| self.drop_one(*id));
+        self.refused.retain(|_, of| *of != channel);
         ids.len()
     }
 
@@ -129,6 +132,7 @@ impl<M: Memory> Host<M> {
             Err(error) => (ViolationKind::GpadlMalformed, format!("GPADL {}: {error}", id.0)),
             Ok(_) if gone => {
                 self.gpadls.drop_one(id);
+                self.gpadls.refused.insert(id, channel);
                 return self.gpadl_refused(relid, id);
             }
             Ok(pages) => match self.unfit(&pages) {
@@ -188,6 +192,7 @@ impl<M: Memory> Host<M> {
         let ours = self.gpadls.all.get(&id).filter(|gpadl| gpadl.channel == channel).map(|gpadl| gpadl.state);
         let text = format!("GPADL {}", id.0);
         match ours {
+            None if self.gpadls.refused.get(&id) == Some(&channel) => return,
             None => return self.violation(ViolationKind::TeardownUnknown, Some(relid), text),
             Some(GpadlState::Up) => {}
             Some(_) => return self.violation(ViolationKind::TeardownTwice, Some(relid), text),
@@ -225,6 +230,7 @@ impl<M: Memory> Host<M> {
             match state {
                 GpadlState::Creating => {
                     self.gpadls.drop_one(id);
+                    self.gpadls.refused.insert(id, channel);
                     self.gpadl_refused(relid, id);
                 }
                 GpadlState::TearingDown => self.teardown_done(id),
