@@ -55,7 +55,7 @@ pub trait Link: Send {
     ///
     /// The caller leaves what only the link knows to it: in [`GuestMessage::InitiateContact`] the addresses of the
     /// interrupt page and the monitor pages, interrupt source and trust level (only the features in `target` count, from
-    /// 5.0 on), in [`GuestMessage::ModifyConnection`] the monitor pages. The link also sees which version was asked for
+    /// 6.0 on), in [`GuestMessage::ModifyConnection`] the monitor pages. The link also sees which version was asked for
     /// and accepted, and so knows how to write and read what follows.
     ///
     /// # Errors
@@ -107,7 +107,8 @@ pub struct Interrupts {
     pub flags: Arc<Mapping>,
     /// Where the flags of the VMBus's source begin in it, in bytes; 256 bytes.
     pub flags_offset: usize,
-    /// An eventfd, readable after an interrupt.
+    /// An eventfd, readable after an interrupt. The host holds it, too: it can take the count first, and make a read
+    /// wait. So don't read it where that matters: an edge-triggered epoll tells of each interrupt without.
     pub event: OwnedFd,
 }
 

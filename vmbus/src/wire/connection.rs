@@ -108,8 +108,8 @@ impl Connection {
     /// Fills in the addresses, and remembers what was asked for: the answer does not repeat it.
     fn contact(&self, speech: &mut Speech, mut contact: InitiateContact) -> Result<(), Error> {
         let features = match contact.target {
-            ContactTarget::Source { features, .. } => features,
-            ContactTarget::InterruptPage(_) => Features::empty(),
+            ContactTarget::Source { features, .. } if contact.version >= Version::V6_0 => features,
+            _ => Features::empty(),
         };
         [contact.parent_to_child_monitor, contact.child_to_parent_monitor] = self.monitor_addresses();
         let sint = u8::try_from(VMBUS_SINT).unwrap_or_default();

@@ -126,7 +126,7 @@ fn shared_pages(connection: &mut HostConnection) -> Vec<u64> {
         let post = next_post(connection);
         let step = match (progress.take(), GuestMessage::parse(post.message.as_ref(), protocol).unwrap()) {
             (None, GuestMessage::GpadlHeader(header)) => Assembler::start(&header, Limits::default()),
-            (Some(Progress::More(assembler)), GuestMessage::GpadlBody(body)) => assembler.add(&body),
+            (Some(Progress::More(assembler)), GuestMessage::GpadlBody(body)) => assembler.push(&body),
             other => panic!("{other:?}"),
         };
         match step.unwrap() {
