@@ -3,6 +3,8 @@
 #[path = "../../../tests/control_model/mod.rs"]
 mod control_model;
 
+mod channels;
+mod connections;
 mod cycles;
 mod explorer;
 mod mutants;
