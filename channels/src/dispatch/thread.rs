@@ -82,9 +82,7 @@ impl<F: Flags + Send + 'static> Loop<F> {
                 return;
             }
             // Devices have no flags to look at: asking costs a system call, between any two turns.
-            if self.dispatcher.is_stopping() {
-                break;
-            } else if !busy {
+            if !busy {
                 self.sleep();
             } else if !self.dispatcher.lines.is_empty() {
                 self.wait(Some(Duration::ZERO));

@@ -233,7 +233,7 @@ impl State {
             GuestMessage::GpadlHeader(header) => {
                 self.assemble(header.gpadl, |_| Assembler::start(&header, Limits::default()).unwrap())
             }
-            GuestMessage::GpadlBody(body) => self.assemble(body.gpadl, |former| former.unwrap().add(&body).unwrap()),
+            GuestMessage::GpadlBody(body) => self.assemble(body.gpadl, |former| former.unwrap().push(&body).unwrap()),
             GuestMessage::GpadlTeardown { gpadl, .. } if speaks(Silent::Teardown) => {
                 self.gpadls.remove(&gpadl);
                 self.say(&HostMessage::GpadlTorndown { gpadl });
