@@ -31,6 +31,25 @@ pub struct Offer {
     pub user_defined: UserDefined,
 }
 
+impl Offer {
+    /// A primary channel that no host offered: for doubles of the bus in tests of those above it.
+    #[must_use]
+    pub fn made_up(id: ChannelId, class: Class, instance: uuid::Uuid) -> Self {
+        Self {
+            id,
+            relid: 0,
+            class,
+            instance,
+            subchannel_index: 0,
+            primary: None,
+            monitor_id: None,
+            connection_id: 0,
+            flags: OfferFlags::empty(),
+            user_defined: [0; vmbus::message::USER_DEFINED_BYTES],
+        }
+    }
+}
+
 /// A change of the bus, in the order in which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

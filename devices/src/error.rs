@@ -21,6 +21,49 @@ pub enum Error {
         /// On what.
         failure: Failure,
     },
+    /// A call that waits for callbacks of drivers was made from one.
+    #[error(
+        "{what} waits for drivers' callbacks and was called from one, which would never end; call it from a thread of \
+         your own, or drop the registration, which waits for nobody"
+    )]
+    Callback {
+        /// The call.
+        what: &'static str,
+    },
+    /// The instance is being removed, or was: nothing new begins for it.
+    #[error("device {device} is being removed from its driver; give back what you hold of it and end")]
+    Removed {
+        /// The device, by its instance id.
+        device: String,
+    },
+    /// No such device is there, or no longer.
+    #[error("no device is at channel {0}; list the devices again, it may be back under another name")]
+    NoDevice(vmbus_channels::ChannelId),
+    /// The registry was made without a bus.
+    #[error("this registry has no bus to open channels on; start it over one")]
+    NoBus,
+    /// The registry was shut down.
+    #[error("the driver registry has ended; start another")]
+    RegistryEnded,
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Argument(&'static str),
+    /// A thread could not be started.
+    #[error("can't start the thread {name}: {source}; see this process's limits")]
+    Thread {
+        /// Which.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What a driver says of its device; for drivers outside this crate.
+    #[error("device {device}: {why}")]
+    Driver {
+        /// The device, by its instance id.
+        device: String,
+        /// What went wrong and what to try.
+        why: String,
+    },
 }
 
 impl Error {
@@ -36,7 +79,10 @@ impl Error {
         match self {
             Self::Channel(error) => error.kind(),
             Self::System(error) => error.kind(),
-            Self::Negotiation { .. } => ErrorKind::Failed,
+            Self::Removed { .. } => ErrorKind::Rescinded,
+            Self::NoDevice(_) => ErrorKind::NoDevice,
+            Self::Argument(_) => ErrorKind::Usage,
+            _ => ErrorKind::Failed,
         }
     }
 }

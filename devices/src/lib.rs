@@ -34,5 +34,6 @@
 
 pub mod balloon;
 mod error;
+pub mod registry;
 
 pub use error::Error;
