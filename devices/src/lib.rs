@@ -14,12 +14,18 @@
 //! its caller what happens.
 //!
 //! ```no_run
+//! use vmbus::class::Class;
 //! use vmbus::sysfs::Bus;
+//! use vmbus::uio::BusLink;
+//! use vmbus_channels::Vmbus;
 //! use vmbus_devices::balloon::{Balloon, Event, Settings};
 //!
-//! let bus = Bus::system();
+//! let machine = Bus::system();
+//! let vmbus = Vmbus::start(Box::new(BusLink::new(machine.clone())?), Default::default())?;
+//! let offers = vmbus.of_class(Class::DYNAMIC_MEMORY)?;
+//! let offer = offers.first().expect("a device that is bound to uio_hv_generic");
 //! let settings = Settings { floor_pages: 64 << 8, ..Settings::default() }; // 64 MiB stay available
-//! let balloon = Balloon::open(&bus, &bus.find("balloon")?, settings)?;
+//! let balloon = Balloon::open(&vmbus, offer, &machine, settings)?;
 //! let stop = balloon.waker(); // for another thread, or a signal's
 //! let summary = balloon.run(|event| match event {
 //!     Event::Ballooned { pages, .. } => println!("the host took {pages} pages"),

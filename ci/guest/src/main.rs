@@ -3,12 +3,17 @@
 
 mod agent;
 mod hammer;
+mod raw;
+mod registry;
+mod reopen;
 mod wire;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 /// Programs of the guest lab; they run inside its guest.
 #[derive(Debug, Parser)]
@@ -28,7 +33,9 @@ enum Command {
     /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.
     Hammer(hammer::HammerArgs),
     /// Open and close a device over and over.
-    Reopen(hammer::ReopenArgs),
+    Reopen(reopen::ReopenArgs),
+    /// Bind and unbind a device over and over under a registered driver.
+    Registry(registry::RegistryArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,10 +43,18 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
         Command::Hammer(args) => hammer::run(&args),
-        Command::Reopen(args) => hammer::reopen(&args),
+        Command::Reopen(args) => reopen::run(&args),
+        Command::Registry(args) => registry::run(&args),
     };
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints a line for the lab.
+fn say(line: &Value) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }

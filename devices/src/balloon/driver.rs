@@ -1,8 +1,8 @@
 //! The loop between the host, the state machine and the pages: one thread, no work of its own.
 //!
 //! At the end the channel closes first and the pages go second: until the host has heard of the end, which makes
-//! it give everything back, they are its own. A killed process ends in the same order, as the kernel closes the
-//! files opened last first; the pins are older than the channel.
+//! it give everything back, they are its own. A killed process ends in the same order: the kernel closes files with
+//! high numbers first, and the link gives a device's node one.
 
 use super::event::{Event, Ignored, Summary};
 use super::pages::{Book, PagePool};
@@ -15,8 +15,8 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use vmbus::memory::Pinner;
-use vmbus::sysfs::{Bus, Device};
-use vmbus_channels::{Channel, Options, Wake, Waker};
+use vmbus::sysfs::Bus;
+use vmbus_channels::{Channel, Offer, OpenOptions, Vmbus, Wake, Waker};
 
 /// The Dynamic Memory driver of one device.
 ///
@@ -28,21 +28,22 @@ pub struct Balloon<P: PagePool = Pinner> {
 }
 
 impl Balloon {
-    /// Opens a device that is bound to `uio_hv_generic`, after seeing that memory can be pinned.
+    /// Opens an offered device, after seeing that memory can be pinned. `machine` is where this machine's memory figures
+    /// are read.
     ///
     /// # Errors
     /// [`Error::System`] if memory can't be pinned or its frames not be seen (see [`Pinner::open`]), or if the device
-    /// is of another class; [`Error::Channel`] as [`Channel::open`].
-    pub fn open(bus: &Bus, device: &Device, settings: Settings) -> Result<Self, Error> {
-        if device.class != vmbus::class::Class::DYNAMIC_MEMORY {
-            let what = format!("it is of class {}, not Dynamic Memory", device.class.title());
-            let (device, hint) = (device.name.clone(), "choose the device `balloon`".to_owned());
+    /// is of another class; [`Error::Channel`] as [`Vmbus::open`].
+    pub fn open(vmbus: &Vmbus, offer: &Offer, machine: &Bus, settings: Settings) -> Result<Self, Error> {
+        if offer.class != vmbus::class::Class::DYNAMIC_MEMORY {
+            let what = format!("it is of class {}, not Dynamic Memory", offer.class.title());
+            let (device, hint) = (offer.instance.to_string(), "choose the device `balloon`".to_owned());
             return Err(vmbus::Error::Unsupported { device, what, hint }.into());
         }
-        // Before the channel: see the head of this file.
+        // Before the channel: without it there is no use in opening one.
         let pinner = Pinner::open()?;
-        let channel = Channel::open(bus, device, Options::default())?;
-        Ok(Self::with_pool(channel, pinner, bus.path("proc/meminfo"), settings))
+        let channel = vmbus.open(offer.id, OpenOptions::default())?;
+        Ok(Self::with_pool(channel, pinner, machine.path("proc/meminfo"), settings))
     }
 }
 

@@ -43,8 +43,9 @@ impl Failure {
         let printing =
             if output.is_some() && error.chain().count() == 1 { "cannot write to standard output: " } else { "" };
         let known = error.chain().find_map(known);
+        let kind = known.map(Error::kind).or_else(|| error.chain().find_map(kind));
         Some(Self {
-            exit: known.map_or(Exit::Failed, |known| known.kind().into()),
+            exit: kind.map_or(Exit::Failed, Exit::from),
             message: format!("{printing}{}", message(error)),
             device: known.and_then(Error::device).map(str::to_owned),
             hint: known.and_then(hint),
@@ -112,6 +113,12 @@ fn known<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a Error> 
     }
 }
 
+/// The kind of an error of channels or devices that is none of the library below.
+fn kind(cause: &(dyn std::error::Error + 'static)) -> Option<vmbus::ErrorKind> {
+    let channel = cause.downcast_ref().map(vmbus_channels::Error::kind);
+    channel.or_else(|| cause.downcast_ref().map(vmbus_devices::Error::kind))
+}
+
 /// The error and its causes in one line; a cause that its effect already names is left out.
 fn message(error: &anyhow::Error) -> String {
     let mut message = String::new();
@@ -174,6 +181,14 @@ mod tests {
         for error in [channel().into(), device.into(), vmbus_devices::Error::from(busy()).into()] {
             let failure = Failure::of(&error).unwrap();
             assert_eq!((failure.exit, failure.message.as_str()), (Exit::Busy, "device d is busy: held by 1"));
+        }
+    }
+
+    #[test]
+    fn channels_have_kinds_of_their_own() {
+        let in_use = || vmbus_channels::Error::InUse { device: "d".to_owned() };
+        for error in [in_use().into(), vmbus_devices::Error::from(in_use()).into()] {
+            assert_eq!(Failure::of(&error).unwrap().exit, Exit::Busy);
         }
     }
 

@@ -112,19 +112,26 @@ impl Bus {
     ) -> Result<(Device, PathBuf), Error> {
         let mut stage = Stage::NoDevice;
         let found = wait_until(hints, timeout, || {
-            let Some(device) = self.look_for(selector)? else {
-                stage = Stage::NoDevice;
-                return Ok(None);
-            };
-            let uio = device.uio.as_ref().filter(|_| device.driver.as_deref() == Some(UIO_DRIVER));
-            let Some(node) = uio.map(|uio| self.path("dev").join(uio)) else {
-                stage = Stage::NotBound;
-                return Ok(None);
-            };
-            stage = Stage::NoNode;
-            Ok(node.exists().then_some((device, node)))
+            let found = self.uio_or_stage(selector)?;
+            Ok(found.map_err(|reached| stage = reached).ok())
         })?;
         found.ok_or_else(|| timed_out(selector, stage, timeout))
+    }
+
+    /// One look for a device as [`wait_for_uio`](Self::wait_for_uio) waits for, for who waits by other means. `waited`
+    /// is for the error alone.
+    ///
+    /// # Errors
+    /// As [`wait_for_uio`](Self::wait_for_uio).
+    pub fn look_for_uio(&self, selector: &str, waited: Duration) -> Result<(Device, PathBuf), Error> {
+        self.uio_or_stage(selector)?.map_err(|stage| timed_out(selector, stage, waited))
+    }
+
+    fn uio_or_stage(&self, selector: &str) -> Result<Result<(Device, PathBuf), Stage>, Error> {
+        let Some(device) = self.look_for(selector)? else { return Ok(Err(Stage::NoDevice)) };
+        let uio = device.uio.as_ref().filter(|_| device.driver.as_deref() == Some(UIO_DRIVER));
+        let Some(node) = uio.map(|uio| self.path("dev").join(uio)) else { return Ok(Err(Stage::NotBound)) };
+        Ok(if node.exists() { Ok((device, node)) } else { Err(Stage::NoNode) })
     }
 
     /// Waits until the channel `relid` of `device` is there and has its `ring` file; returns the device as it is then.

@@ -42,7 +42,8 @@ impl Line {
     pub(crate) fn rescind(&self) {
         match &self.subchannel {
             Some(subchannel) => subchannel.rescind(),
-            None => self.shared.revoke_and_log(),
+            // Whoever finds out first tells the link.
+            None => self.shared.end(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_getfl, fcntl_setfl, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::Error;
 use crate::holders;
@@ -54,7 +54,7 @@ impl Node {
             }
             Err(error) => return Err(Error::io("open", &path, error)),
         };
-        Self { file, path }.locked(bus, device)
+        Self { file: behind_all_others(file), path }.locked(bus, device)
     }
 
     /// Takes a node that somebody else opened, and locks it.
@@ -108,6 +108,14 @@ impl Node {
             };
         }
     }
+}
+
+/// Gives the descriptor a number behind those that a program opens early. When a process is killed, the kernel closes
+/// its files in the reverse order of these numbers; so the channel closes before, say, memory that the host may still
+/// use is given back. With few descriptors allowed it stays where it is.
+fn behind_all_others(file: OwnedFd) -> OwnedFd {
+    const FIRST: i32 = 512;
+    fcntl_dupfd_cloexec(&file, FIRST).unwrap_or(file)
 }
 
 impl AsFd for Node {

@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_kernel_limits_what_is_played() {
         let names = |kernel| choose(&[], kernel).unwrap().iter().map(|(scenario, _)| scenario.name).collect::<Vec<_>>();
-        assert_eq!(names(None).len(), 11);
+        assert_eq!(names(None).len(), 13);
         assert_eq!(names(Some(Kernel::V6_1)), ["list", "old-kernel"]);
         assert!(choose(&["kill9".to_owned()], Some(Kernel::V6_1)).unwrap_err().is::<Usage>());
     }

@@ -86,7 +86,7 @@ impl BusLink {
 
     fn ask(&self, request: Request) -> Result<(), Error> {
         if self.thread.is_none() || !self.inbox.put(request) {
-            return Err(Error::io("use", "the link to the kernel", std::io::Error::other("it has ended")));
+            return Err(Error::Disconnected { why: "the link to the kernel has ended".to_owned() });
         }
         Ok(())
     }

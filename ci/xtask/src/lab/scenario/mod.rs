@@ -5,6 +5,8 @@ mod binding;
 mod device;
 mod lifetime;
 mod old_kernel;
+mod registry;
+mod watch;
 
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ const fn shared(name: &'static str, summary: &'static str, play: fn(&mut Scene<'
 }
 
 /// All scenarios, in the order they are played in.
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 13] = [
     Scenario {
         kernels: &[Kernel::V6_12, Kernel::V6_1],
         ..shared("list", "vmbusctl lists the device as sysfs has it, in every format", binding::list)
@@ -64,6 +66,18 @@ pub(crate) const ALL: [Scenario; 11] = [
             "the same with a mapping that the kernel leaves behind",
             lifetime::unbind_contiguous,
         )
+    },
+    Scenario {
+        own_boot: true,
+        ..shared(
+            "registry-100",
+            "bound and unbound a hundred times under a registered driver",
+            registry::bound_100_times,
+        )
+    },
+    Scenario {
+        own_boot: true,
+        ..shared("watch", "vmbusctl watch prints every arrival and removal, in order", watch::everything_in_order)
     },
     Scenario {
         kernels: &[Kernel::V6_1],

@@ -1,17 +1,13 @@
 //! `vmbusctl balloon`: the Dynamic Memory driver in the foreground.
 
 mod event;
+mod find;
 mod signals;
 mod teller;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use anyhow::Context as _;
-use vmbus::Error;
-use vmbus::bind::UIO_DRIVER;
-use vmbus::class::Class;
-use vmbus::sysfs::Device;
+use vmbus::uio::BusLink;
+use vmbus_channels::Vmbus;
 use vmbus_devices::balloon::{self, Settings};
 
 use self::event::Event;
@@ -28,9 +24,15 @@ const PAGES_PER_MIB: u64 = 256;
 pub(crate) fn run(context: &Context, args: &Balloon) -> anyhow::Result<Exit> {
     let mut teller = Teller::new(context);
     let stop = Stop::install()?;
-    let (device, node) = find(context, args, &teller)?;
+    match args.wait {
+        Some(_) => teller.tell(&Event::Waiting { selector: args.device.clone() })?,
+        None => find::expect_ready(context, &args.device)?,
+    }
+    let vmbus = Vmbus::start(Box::new(BusLink::new(context.bus.clone())?), vmbus_channels::Settings::default())?;
+    let (offer, device, node) = find::offered(context, &vmbus, &args.device, args.wait)?;
     let floor_pages = args.floor_mib.unwrap_or(0).saturating_mul(PAGES_PER_MIB);
-    let driver = balloon::Balloon::open(&context.bus, &device, Settings { floor_pages, ..Settings::default() })?;
+    let settings = Settings { floor_pages, ..Settings::default() };
+    let driver = balloon::Balloon::open(&vmbus, &offer, &context.bus, settings)?;
     let waker = driver.waker();
     stop.wakes(waker.clone());
     teller.tell(&Event::Opened { device: name(&device), node: node.display().to_string() })?;
@@ -57,45 +59,10 @@ pub(crate) fn run(context: &Context, args: &Balloon) -> anyhow::Result<Exit> {
         told = teller.tell(&last);
     }
     teller.finish();
+    let ended = vmbus.shutdown();
     served.with_context(|| format!("the balloon driver of {} ended", name(&device)))?;
     told?;
+    ended?;
     log::debug!("ended by {}", if stop.asked() { "a signal" } else { "a closed output" });
     Ok(Exit::Ok)
-}
-
-/// The device and its node, as soon as user space has it.
-fn find(context: &Context, args: &Balloon, teller: &Teller) -> anyhow::Result<(Device, PathBuf)> {
-    if let Some(seconds) = args.wait {
-        teller.tell(&Event::Waiting { selector: args.device.clone() })?;
-        return Ok(context.bus.wait_for_uio(&args.device, Duration::from_secs(seconds))?);
-    }
-    let device = context.bus.find(&args.device)?;
-    if device.class != Class::DYNAMIC_MEMORY {
-        let why = format!(
-            "names a device of class {}; this driver is for {}",
-            device.class.title(),
-            Class::DYNAMIC_MEMORY.title()
-        );
-        return Err(Error::Selector { selector: args.device.clone(), why }.into());
-    }
-    match &device.uio {
-        Some(uio) => {
-            let node = context.bus.path("dev").join(uio);
-            Ok((device, node))
-        }
-        None => Err(not_in_user_space(&device, &args.device).into()),
-    }
-}
-
-fn not_in_user_space(device: &Device, selector: &str) -> Error {
-    let what = match device.driver.as_deref() {
-        Some(UIO_DRIVER) => format!("{UIO_DRIVER} has it, but made no node for it"),
-        Some(driver) => format!("the kernel's driver {driver} has it"),
-        None => "no driver has it".to_owned(),
-    };
-    let hint = match device.driver.as_deref() {
-        Some(UIO_DRIVER) => "`vmbusctl doctor` may know why".to_owned(),
-        _ => format!("run `vmbusctl bind {selector}` first, or wait for somebody else to do it with --wait SECONDS"),
-    };
-    Error::Unsupported { device: device.name.clone(), what, hint }
 }
