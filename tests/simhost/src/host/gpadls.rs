@@ -108,7 +108,7 @@ impl<M: Memory> Host<M> {
         let gpadl = self.gpadls.all.get_mut(&body.gpadl);
         let relid = gpadl.as_ref().map(|gpadl| gpadl.relid);
         match gpadl.and_then(|gpadl| gpadl.assembler.take()) {
-            Some(assembler) => self.gpadl_progress(body.gpadl, assembler.add(body)),
+            Some(assembler) => self.gpadl_progress(body.gpadl, assembler.push(body)),
             None => self.violation(ViolationKind::GpadlBody, relid, format!("body for GPADL {}", body.gpadl.0)),
         }
     }
