@@ -36,7 +36,13 @@ pub(super) fn ask(both: &mut Simulated, rss_delta_bytes: i64) -> anyhow::Result<
 }
 
 impl Found {
-    pub(super) fn report(&self, violations: &[Violation], failures: Vec<String>, done: &Done, of: Storming<'_>) -> Report {
+    pub(super) fn report(
+        &self,
+        violations: &[Violation],
+        failures: Vec<String>,
+        done: &Done,
+        of: Storming<'_>,
+    ) -> Report {
         let (guest, host) = (&self.guest, &self.host);
         let unreleased = host.offers.saturating_sub(host.released);
         let host_gpadls = u64::try_from(self.live_gpadls).unwrap_or(u64::MAX);

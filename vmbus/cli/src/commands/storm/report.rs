@@ -45,7 +45,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut table = Columns::new(&["cycles", "offers", "released", "opens", "packets", "leaked", "seconds", "cycles/s"]);
+        let mut table =
+            Columns::new(&["CYCLES", "OFFERS", "RELEASED", "OPENS", "PACKETS", "LEAKED", "SECONDS", "CYCLES/S"]);
         table.row([
             self.cycles.to_string(),
             self.offers.to_string(),
@@ -58,7 +59,7 @@ impl Report {
         ]);
         table.print(0)?;
         output::line("")?;
-        let mut table = Columns::new(&["oracle", "result", "found"]);
+        let mut table = Columns::new(&["ORACLE", "RESULT", "FOUND"]);
         for oracle in &self.oracles {
             let result = if oracle.passed { "holds" } else { "FAILS" };
             table.row([oracle.name.to_owned(), result.to_owned(), oracle.detail.clone()]);
@@ -70,6 +71,9 @@ impl Report {
         if self.passed {
             return Ok(());
         }
-        output::line(format!("\nplay the same plan again: vmbusctl storm --cycles {} --threads {} --seed {}", self.cycles, self.threads, self.seed))
+        output::line(format!(
+            "\nplay the same plan again: vmbusctl storm --cycles {} --threads {} --seed {}",
+            self.cycles, self.threads, self.seed
+        ))
     }
 }

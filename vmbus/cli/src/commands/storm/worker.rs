@@ -76,18 +76,15 @@ impl Worker {
             self.rescind_soon(id)?;
         }
         let processor = u32::try_from(self.random.below(u64::from(self.processors))).unwrap_or(0);
-        let options = OpenOptions {
-            outgoing_bytes: RING_BYTES,
-            incoming_bytes: RING_BYTES,
-            processor,
-            ..OpenOptions::default()
-        };
+        let options =
+            OpenOptions { outgoing_bytes: RING_BYTES, incoming_bytes: RING_BYTES, processor, ..OpenOptions::default() };
         let mut user = if plan.dispatched {
             let (echoes, echoed) = mpsc::channel();
-            let channel = self.bus.open_dispatched(offer.id, options, move |packet: &vmbus_channels::IncomingPacket<'_>| {
-                // Nobody waits any more: the end of the channel is under way.
-                let _ = echoes.send(packet.transaction_id());
-            })?;
+            let channel =
+                self.bus.open_dispatched(offer.id, options, move |packet: &vmbus_channels::IncomingPacket<'_>| {
+                    // Nobody waits any more: the end of the channel is under way.
+                    let _ = echoes.send(packet.transaction_id());
+                })?;
             User::Dispatched(channel, echoed)
         } else {
             User::Polled(self.bus.open(offer.id, options)?)
