@@ -64,11 +64,12 @@ pub(crate) fn with_devices(config: Config, echo: u64) -> Config {
     config
 }
 
-/// What a class is called: the simulated host has two of its own.
+/// What a class is called where simulated devices are shown: two classes are this host's own.
 pub(crate) fn title(class: Class) -> &'static str {
     match class {
         Echo::CLASS => "echo",
         Pipe::CLASS => "byte pipe",
+        Class::DYNAMIC_MEMORY => "dynamic memory",
         class => class.title(),
     }
 }

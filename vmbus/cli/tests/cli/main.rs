@@ -5,4 +5,5 @@
 mod balloon;
 mod commands;
 mod machines;
+mod simulated;
 mod watch;

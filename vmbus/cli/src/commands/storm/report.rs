@@ -8,6 +8,9 @@ use crate::table::Columns;
 /// More resident memory than this at the end than at the beginning is a leak.
 pub(super) const RSS_SLACK_BYTES: i64 = 1 << 20;
 
+/// In fewer cycles than this, what is allocated once and for all is still on its way: memory is shown, not judged.
+pub(super) const RSS_CYCLES: u64 = 20_000;
+
 /// What must hold at the end of a storm, and whether it did.
 #[derive(Debug, Serialize)]
 pub(super) struct Oracle {
