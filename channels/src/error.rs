@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vmbus::ErrorKind;
-use vmbus::message::{Status, Version};
+use vmbus::message::{ConnectionState, Features, Status, Version};
 use vmbus_ringbuf::{Corrupt, WriteError};
 
 use crate::ChannelId;
@@ -107,6 +107,40 @@ pub enum Error {
         /// The last.
         oldest: Version,
     },
+    /// The host speaks a version that we know, and does not take the connection all the same.
+    #[error("the host does not take the connection (state {}); it may lack resources, try again later", state.0)]
+    Contact {
+        /// Its reason.
+        state: ConnectionState,
+    },
+    /// That is in newer versions of the protocol only.
+    #[error("can't {what}: this needs version {needed} of the protocol, and the host speaks {spoken}")]
+    TooOld {
+        /// What was asked for.
+        what: &'static str,
+        /// The first version that has it.
+        needed: Version,
+        /// The one agreed on.
+        spoken: Version,
+    },
+    /// That was not agreed on with the host.
+    #[error("can't {what}: the host did not agree to {features:?}")]
+    Feature {
+        /// What was asked for.
+        what: &'static str,
+        /// What it needs.
+        features: Features,
+    },
+    /// As many of these are there already as may be.
+    #[error("device {device}: too many {what} at the same time (at most {most}); give some back first")]
+    TooMany {
+        /// The device, by its instance id, or the bus.
+        device: String,
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// There is no such buffer, or no longer.
     #[error("device {device}: there is no such buffer; it was given back already")]
     NoBuffer {
@@ -152,19 +186,14 @@ pub enum Error {
         what: &'static str,
     },
     /// Users of the channel are left, so that it is not closed yet; it will be with the last of them.
-    #[error("device {device}: {users} users are left (buffers, senders); drop them, the channel closes with the last")]
+    #[error("device {device}: the channel is still in use (buffers, a handler); it closes when they are dropped")]
     InUse {
         /// The device, by its instance id.
         device: String,
-        /// How many.
-        users: usize,
     },
     /// A subscriber did not read for too long and was cut off. What follows is everything that is present, anew.
-    #[error("{missed} announcements or more were missed; read on, everything present follows anew")]
-    Lagged {
-        /// Announcements that were thrown away unread.
-        missed: usize,
-    },
+    #[error("announcements were not read in time and are lost; read on, everything present follows anew")]
+    Lagged,
     /// A thread could not be started.
     #[error("can't start the thread {name}: {source}")]
     Thread {
@@ -196,7 +225,7 @@ impl Error {
             Self::Argument(_) => ErrorKind::Usage,
             Self::NotFound(_) => ErrorKind::NoDevice,
             Self::Gone(_) => ErrorKind::Rescinded,
-            Self::State { .. } | Self::InUse { .. } => ErrorKind::Busy,
+            Self::State { .. } | Self::InUse { .. } | Self::TooMany { .. } => ErrorKind::Busy,
             _ => ErrorKind::Failed,
         }
     }
@@ -213,6 +242,13 @@ impl Error {
             Refusal::Host(status) => Self::Host { device, what, status },
             Refusal::Silent(ms) => Self::Silent { device, what, waited: Duration::from_millis(ms) },
             Refusal::Version { newest, oldest } => Self::Version { newest, oldest },
+            Refusal::Contact(state) => Self::Contact { state },
+            Refusal::TooOld { needed, spoken } => Self::TooOld { what, needed, spoken },
+            Refusal::Feature(features) => Self::Feature { what, features },
+            Refusal::Connection(state) => {
+                Self::State { device, state, hint: "wait for its end, or look who else uses this bus" }
+            }
+            Refusal::TooMany(what, most) => Self::TooMany { device, what, most },
             Refusal::NoBuffer(_) => Self::NoBuffer { device },
             Refusal::Memory => Self::Memory { device },
             Refusal::NotConnected => Self::NotConnected,

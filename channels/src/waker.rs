@@ -37,6 +37,11 @@ impl Waker {
         let _ = rustix::io::write(&self.shared.event, &1_u64.to_ne_bytes());
     }
 
+    /// Ends the current sleep and all later ones, without a wake: the channel has ended, which whoever sleeps finds.
+    pub(crate) fn interrupt(&self) {
+        let _ = rustix::io::write(&self.shared.event, &1_u64.to_ne_bytes());
+    }
+
     /// Whether a wake is outstanding, as far as a load tells.
     pub(crate) fn is_woken(&self) -> bool {
         self.shared.woken.load(Ordering::Acquire)

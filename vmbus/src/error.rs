@@ -127,6 +127,18 @@ pub enum Error {
         /// What to try.
         hint: String,
     },
+    /// The other end of a wire is gone.
+    #[error("the connection is gone: {why}; connect again")]
+    Disconnected {
+        /// What was seen of it.
+        why: String,
+    },
+    /// A wire never became a connection.
+    #[error("no connection was made: {why}; check that guest and host are of one version")]
+    Handshake {
+        /// Who refused what.
+        why: String,
+    },
     /// The operating system said no.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -34,6 +34,7 @@ pub mod kernel;
 pub mod link;
 pub mod memory;
 pub mod message;
+mod signal_bits;
 pub mod sysfs;
 pub mod uevent;
 pub mod uio;

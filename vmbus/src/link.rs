@@ -44,7 +44,8 @@ pub enum Share {
 
 /// A way to the host.
 pub trait Link: Send {
-    /// Starts to listen. Called once, before anything else.
+    /// Starts to listen. Called once, before anything else. What the link hears goes to the sink from a thread of its
+    /// own; the last of it is [`LinkEvent::Lost`], unless the link is stopped first.
     ///
     /// # Errors
     /// What stands in the way.
@@ -52,17 +53,26 @@ pub trait Link: Send {
 
     /// Posts a message, or queues it. The GPADL messages are not posted but shared.
     ///
-    /// # Errors
-    /// The connection is gone; the queue is full, which means the same.
-    fn post(&mut self, message: &GuestMessage) -> Result<(), Error>;
-
-    /// Allocates pages and posts the GPADL header and bodies for them. The host answers with `GpadlCreated`.
+    /// The caller leaves what only the link knows to it: in [`GuestMessage::InitiateContact`] the addresses of the
+    /// interrupt page and the monitor pages, interrupt source and trust level (only the features in `target` count, from
+    /// 5.0 on), in [`GuestMessage::ModifyConnection`] the monitor pages. The link also sees which version was asked for
+    /// and accepted, and so knows how to write and read what follows.
     ///
     /// # Errors
-    /// No memory; the link can't share buffers; as [`post`](Self::post).
+    /// The connection is gone; the queue is full, which means the same. [`Error::Io`] when the message has no place in
+    /// what was agreed on: then nothing was posted, and the connection stays.
+    fn post(&mut self, message: &GuestMessage) -> Result<(), Error>;
+
+    /// Allocates pages (zeroes) and posts the GPADL header and bodies for them. The host answers with `GpadlCreated`. A
+    /// GPADL's number may be used again after [`unshare`](Self::unshare).
+    ///
+    /// # Errors
+    /// No memory; sizes that are not whole pages; a number that is in use; the link can't share buffers; as
+    /// [`post`](Self::post). Unless the connection is gone, nothing is shared then.
     fn share(&mut self, relid: u32, gpadl: GpadlId, what: Share) -> Result<(), Error>;
 
-    /// Frees the pages of a GPADL, once the host can't reach them any more and nobody here does.
+    /// Frees the pages of a GPADL, once the host can't reach them any more and nobody here does. (Whoever still does
+    /// loses them: the mappings are revoked first.) One that is not there is ignored.
     fn unshare(&mut self, gpadl: GpadlId);
 
     /// The two ends of a channel whose rings are shared and whose open succeeded. Once for each open.
@@ -80,10 +90,13 @@ pub trait Link: Send {
     /// Virtual processors that the host may interrupt: 0 to this. Each gets a dispatcher.
     fn processors(&self) -> usize;
 
-    /// Where the host's interrupts of a processor arrive. `None`: each port has a descriptor of its own.
+    /// Where the host's interrupts of a processor arrive. `None`: each port has a descriptor of its own. To be asked
+    /// once for each processor; a second answer shows the same flags and the same counter.
     fn interrupts(&mut self, processor: usize) -> Option<Interrupts>;
 
-    /// Ends all threads of the link and closes everything. Called once, at the end; also called by drop.
+    /// Ends all threads of the link and closes everything; what is still mapped of its memory is revoked. Called once,
+    /// at the end; also called by drop. The sink must not block any more, or this waits for it; after it returned, the
+    /// sink is not called again.
     fn stop(&mut self);
 }
 

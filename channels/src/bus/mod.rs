@@ -2,14 +2,20 @@
 
 mod settings;
 
-pub use settings::{OpenOptions, Settings};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+pub use settings::{Counters, OpenOptions, Settings};
 
 use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::link::Link;
-use vmbus::message::Version;
+use vmbus::message::{Features, Version};
 
-use crate::{Channel, ChannelId, Dispatched, Error, Handler, Offer, Subscription};
+use crate::channel;
+use crate::control::{Agreed, Command, OpenSettings};
+use crate::executor::{self, Event, MakeEntry, Queue, Reply};
+use crate::{Channel, ChannelId, Dispatched, Error, Handler, Offer, Subscription, here};
 
 /// A connection to the host. Clones are the same connection; so are the channels opened through it, which keep it.
 /// Its end is [`shutdown`](Self::shutdown), or the drop of the last clone and channel, which waits for nobody.
@@ -17,23 +23,66 @@ use crate::{Channel, ChannelId, Dispatched, Error, Handler, Offer, Subscription}
 /// Calls that wait are refused with [`Error::Callback`] on the threads that they would wait for: the executor's and
 /// the dispatchers', where [`Handler`]s run.
 #[derive(Debug, Clone)]
-pub struct Vmbus {}
+pub struct Vmbus {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: Queue,
+    /// Until it is joined.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The thread says goodbye and ends by itself. Nobody waits for that here.
+        self.queue.tell(Event::Stop(None));
+    }
+}
 
 impl Vmbus {
     /// Starts the executor over a link, agrees on a version with the host, and waits until everything that is there
     /// has been offered.
     ///
     /// # Errors
-    /// The link can't be started; [`Error::Version`], [`Error::Silent`], [`Error::Lost`].
+    /// The link can't be started; [`Error::Version`], [`Error::Contact`], [`Error::Silent`], [`Error::Lost`].
     pub fn start(link: Box<dyn Link>, settings: Settings) -> Result<Self, Error> {
-        let _ = (link, settings);
-        Err(Error::Ended)
+        here::may_wait("start")?;
+        let (queue, thread) = executor::start(link, settings)?;
+        let bus = Self { inner: Arc::new(Inner { queue, thread: Mutex::new(Some(thread)) }) };
+        match bus.done("start", Command::Connect) {
+            Ok(()) => Ok(bus),
+            Err(error) => {
+                // The link's threads are gone when the caller hears of it. What went wrong first is what it hears.
+                let _ = bus.shutdown();
+                Err(error)
+            }
+        }
+    }
+
+    /// What was agreed on with the host: the version of the protocol and its features.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] while suspended; the bus has ended; [`Error::Callback`].
+    pub fn agreed(&self) -> Result<Agreed, Error> {
+        self.inner.queue.ask("agreed", Event::Agreed)?.ok_or(Error::NotConnected)
     }
 
     /// The version of the protocol that was agreed on.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        Version(0)
+    ///
+    /// # Errors
+    /// As [`agreed`](Self::agreed).
+    pub fn version(&self) -> Result<Version, Error> {
+        Ok(self.agreed()?.version)
+    }
+
+    /// The features that were agreed on: none before 6.0.
+    ///
+    /// # Errors
+    /// As [`agreed`](Self::agreed).
+    pub fn features(&self) -> Result<Features, Error> {
+        Ok(self.agreed()?.features)
     }
 
     /// What the host offers now.
@@ -41,7 +90,7 @@ impl Vmbus {
     /// # Errors
     /// The bus has ended; [`Error::Callback`].
     pub fn offers(&self) -> Result<Vec<Offer>, Error> {
-        Err(Error::Ended)
+        self.inner.queue.ask("offers", Event::Offers)
     }
 
     /// The primary channels of a class.
@@ -49,8 +98,9 @@ impl Vmbus {
     /// # Errors
     /// As [`offers`](Self::offers). None is not an error.
     pub fn of_class(&self, class: Class) -> Result<Vec<Offer>, Error> {
-        let _ = class;
-        Err(Error::Ended)
+        let mut offers = self.offers()?;
+        offers.retain(|offer| offer.class == class && offer.subchannel_index == 0);
+        Ok(offers)
     }
 
     /// The primary channel of a device by its instance id, which it keeps across rescinds and resumes.
@@ -58,8 +108,8 @@ impl Vmbus {
     /// # Errors
     /// [`Error::NotFound`]; as [`offers`](Self::offers).
     pub fn find(&self, instance: Uuid) -> Result<Offer, Error> {
-        let _ = instance;
-        Err(Error::Ended)
+        let found = self.offers()?.into_iter().find(|offer| offer.instance == instance && offer.subchannel_index == 0);
+        found.ok_or_else(|| Error::NotFound(instance.to_string()))
     }
 
     /// Announcements from now on: first everything that is present as `Arrived`, then `AllArrived`, then changes in order.
@@ -67,7 +117,7 @@ impl Vmbus {
     /// # Errors
     /// As [`offers`](Self::offers).
     pub fn subscribe(&self) -> Result<Subscription, Error> {
-        Err(Error::Ended)
+        Subscription::new(self.inner.queue.clone())
     }
 
     /// Opens a channel whose owner receives by itself: see [`Channel`].
@@ -76,8 +126,9 @@ impl Vmbus {
     /// [`Error::Gone`], rescinded ([`Error::is_rescinded`]), [`Error::State`] when it is open already,
     /// [`Error::Host`], [`Error::Silent`], [`Error::Memory`], [`Error::Argument`]; as [`offers`](Self::offers).
     pub fn open(&self, channel: ChannelId, options: OpenOptions) -> Result<Channel, Error> {
-        let _ = (channel, options);
-        Err(Error::Ended)
+        let command = Command::Open(channel, options.into());
+        let opened = self.inner.queue.ask("open", |to| Event::Command(command, Reply::Channel(to)))?;
+        Ok(opened.keeping(self.clone()))
     }
 
     /// Opens a channel whose packets a dispatcher hands to `handler`: see [`Dispatched`].
@@ -88,19 +139,21 @@ impl Vmbus {
         &self,
         channel: ChannelId,
         options: OpenOptions,
-        handler: impl Handler,
+        handler: impl Handler + 'static,
     ) -> Result<Dispatched, Error> {
-        let _ = (channel, options, handler);
-        Err(Error::Ended)
+        let make = MakeEntry(Box::new(move |incoming, hold| channel::entry(incoming, hold, handler)));
+        let command = Command::Open(channel, options.into());
+        let queue = &self.inner.queue;
+        let opened = queue.ask("open_dispatched", |to| Event::Command(command, Reply::Dispatched(to, make)))?;
+        Ok(opened.keeping(self.clone()))
     }
 
     /// Moves the interrupts of an open channel to another processor, without losing one.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a processor that there is not or a host that can't; as [`open`](Self::open).
+    /// [`Error::Argument`] for a processor that there is not, [`Error::TooOld`]; as [`open`](Self::open).
     pub fn move_channel(&self, channel: ChannelId, processor: u32) -> Result<(), Error> {
-        let _ = (channel, processor);
-        Err(Error::Ended)
+        self.done("move_channel", Command::Move(channel, processor))
     }
 
     /// Says goodbye to the host for a while: every channel departs, and open ones end as if they were rescinded.
@@ -108,7 +161,7 @@ impl Vmbus {
     /// # Errors
     /// As [`offers`](Self::offers); [`Error::Silent`].
     pub fn suspend(&self) -> Result<(), Error> {
-        Err(Error::Ended)
+        self.done("suspend", Command::Suspend)
     }
 
     /// Contacts the host again after [`suspend`](Self::suspend), and waits until everything has been offered.
@@ -116,26 +169,60 @@ impl Vmbus {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn resume(&self) -> Result<(), Error> {
-        Err(Error::Ended)
+        self.done("resume", Command::Resume)
     }
 
-    /// Asks the host for a connection to a hvsock service. Success is an offer with `endpoint` in its user-defined
-    /// bytes, which a subscription sees; this call waits for neither.
+    /// Connects to a hvsock service of the host, which offers a channel for it: open that. `endpoint` is chosen here;
+    /// `silo` names a container, if any (from version 5.2 on).
     ///
     /// # Errors
-    /// As [`offers`](Self::offers).
-    pub fn tl_connect(&self, endpoint: Uuid, service: Uuid, silo: Option<Uuid>) -> Result<(), Error> {
-        let _ = (endpoint, service, silo);
-        Err(Error::Ended)
+    /// [`Error::Host`] when nobody listens there, [`Error::Silent`], [`Error::TooOld`]; as [`offers`](Self::offers).
+    pub fn tl_connect(&self, endpoint: Uuid, service: Uuid, silo: Option<Uuid>) -> Result<ChannelId, Error> {
+        let command = Command::TlConnect { endpoint, service, silo };
+        self.inner.queue.ask("tl_connect", |to| Event::Command(command, Reply::Connected(to)))
+    }
+
+    /// What was counted so far; after the end, until then.
+    ///
+    /// # Errors
+    /// [`Error::Callback`].
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let queue = &self.inner.queue;
+        match queue.ask("counters", Event::Count) {
+            Err(error) => queue.last_counters().ok_or(error),
+            counted => counted,
+        }
     }
 
     /// Says goodbye to the host, ends all threads of the bus and joins them. Channels that are still open end with
-    /// [`Error::Ended`]. A second call does nothing.
+    /// [`Error::Ended`]. A second call does nothing, and returns when the first has done everything.
     ///
     /// # Errors
-    /// [`Error::Callback`]; [`Error::Silent`] when the host did not say goodbye, and [`Error::Panicked`]; everything is
-    /// ended all the same.
+    /// [`Error::Callback`], and nothing is ended; [`Error::Silent`] when the host did not say goodbye, and
+    /// [`Error::Panicked`]: everything is ended all the same.
     pub fn shutdown(&self) -> Result<(), Error> {
-        Err(Error::Ended)
+        here::may_wait("shutdown")?;
+        let queue = &self.inner.queue;
+        let mut thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(running) = thread.take() else { return Ok(()) };
+        let outcome = queue.ask("shutdown", |to| Event::Stop(Some(to)));
+        // Its panics are caught: there is nothing to learn from the join.
+        let _ = running.join();
+        match outcome {
+            // It had ended before, which is what was asked for.
+            Err(Error::Ended | Error::Lost { .. }) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn done(&self, what: &'static str, command: Command) -> Result<(), Error> {
+        self.inner.queue.ask(what, |to| Event::Command(command, Reply::Done(to)))
+    }
+}
+
+impl From<OpenOptions> for OpenSettings {
+    fn from(options: OpenOptions) -> Self {
+        let OpenOptions { outgoing_bytes, incoming_bytes, processor, user_defined } = options;
+        Self { outgoing_bytes, incoming_bytes, processor, user_defined }
     }
 }

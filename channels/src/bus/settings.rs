@@ -1,25 +1,27 @@
-//! How the bus is started and how a channel is opened.
+//! How the bus is started, how a channel is opened, and what was counted.
 
-use std::time::Duration;
-
+use serde::Serialize;
 use vmbus::message::{USER_DEFINED_BYTES, UserDefined};
 
+use crate::control::{self, Limits};
+use crate::dispatch;
+
 /// How the bus is started.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long the host has for each answer before the caller is told that it is silent.
-    pub host_timeout: Duration,
+    /// Versions, waiting times, and how many of everything. Its processors are at most those of the link.
+    pub limits: Limits,
+    /// The threads that interrupts go to.
+    pub dispatch: dispatch::Settings,
     /// Host messages that may wait for the executor. A host that sends faster is not heard until there is room.
     pub backlog: usize,
     /// Announcements that a [`Subscription`](crate::Subscription) may leave unread before it is cut off.
     pub unread: usize,
-    /// Whether the dispatcher of processor N runs on CPU N only.
-    pub pin: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { host_timeout: Duration::from_secs(10), backlog: 4096, unread: 4096, pin: true }
+        Self { limits: Limits::default(), dispatch: dispatch::Settings::default(), backlog: 4096, unread: 4096 }
     }
 }
 
@@ -41,4 +43,26 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self { outgoing_bytes: 65536, incoming_bytes: 65536, processor: 0, user_defined: [0; USER_DEFINED_BYTES] }
     }
+}
+
+/// What was counted, and what is alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Counters {
+    /// What the control plane counted since the start.
+    #[serde(flatten)]
+    pub control: control::Counters,
+    /// What the dispatchers counted since the start.
+    #[serde(flatten)]
+    pub dispatch: dispatch::Counters,
+    /// Subscribers that were cut off because they did not read.
+    pub lagged: u64,
+    /// Channels in the table now, those included that the host has taken back and that are still in use here.
+    pub channels: u64,
+    /// GPADLs now whose memory is not freed.
+    pub gpadls: u64,
+    /// Channels now that have users here.
+    pub open: u64,
+    /// Commands now that wait for their answer.
+    pub waiting: u64,
 }

@@ -1,49 +1,61 @@
 //! A channel whose packets a dispatcher hands to a callback.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use vmbus::memory::Ring;
 use vmbus_ringbuf::{OutgoingPacket, WriteError};
 
-use super::{IncomingPacket, OutgoingBatch};
-use crate::{Buffer, ChannelId, Error, Offer};
+use super::OutgoingBatch;
+use super::hold::Hold;
+use super::transmit::Transmitter;
+use crate::dispatch::{Attention, Ending, Entry, Handler, Progress, Serve, Served};
+use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker, here};
 
-/// What a dispatcher does with the packets of one channel. It runs on the dispatcher's thread, one call at a time, and
-/// shares that thread with other channels: it must not wait. It is dropped there, or by the executor, when the
-/// channel ends. Any `FnMut(&IncomingPacket)` is one.
-pub trait Handler: Send + 'static {
-    /// A packet. Its bytes are the host's, which may change them while they are read: copy once, then check the copy.
-    fn packet(&mut self, packet: &IncomingPacket<'_>);
-
-    /// The ring is empty for now: the end of a batch.
-    fn drained(&mut self) {}
-}
-
-impl<F: FnMut(&IncomingPacket<'_>) + Send + 'static> Handler for F {
-    fn packet(&mut self, packet: &IncomingPacket<'_>) {
-        self(packet);
-    }
-}
-
-/// An open channel whose incoming packets go to a [`Handler`]. This handle sends, and closes.
+/// An open channel whose incoming packets go to a [`Handler`]. This handle sends, and closes. Dropping it does what
+/// [`close`](Self::close) does, without waiting.
 #[derive(Debug)]
 pub struct Dispatched {
-    offer: Offer,
+    transmitter: Transmitter,
+    /// Keeps the bus from ending as long as the channel is open.
+    keeper: Option<Vmbus>,
 }
 
 impl Dispatched {
-    /// Its name.
+    /// The handle to a channel that the executor has opened.
+    pub(crate) fn build(outgoing: Ring, hold: Arc<Hold>) -> Result<Self, Error> {
+        Ok(Self { transmitter: Transmitter::new(outgoing, hold)?, keeper: None })
+    }
+
+    pub(crate) fn keeping(self, bus: Vmbus) -> Self {
+        Self { keeper: Some(bus), ..self }
+    }
+
+    /// As [`Channel::id`](crate::Channel::id).
     #[must_use]
     pub fn id(&self) -> ChannelId {
-        self.offer.id
+        self.transmitter.owner().id()
     }
 
     /// As [`Channel::offer`](crate::Channel::offer).
     #[must_use]
     pub fn offer(&self) -> &Offer {
-        &self.offer
+        self.transmitter.owner().offer()
     }
 
-    /// As [`Channel::send`](crate::Channel::send).
+    /// As [`Channel::device`](crate::Channel::device).
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.transmitter.owner().device()
+    }
+
+    /// Something that ends a [`send`](Self::send) from other threads.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.transmitter.owner().waker().clone()
+    }
+
+    /// As [`Channel::send`](crate::Channel::send), but that a wake is heard by one call.
     ///
     /// # Errors
     /// As there; [`Error::Callback`].
@@ -53,8 +65,16 @@ impl Dispatched {
         payload: &[&[u8]],
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
-        let _ = (packet, payload, timeout);
-        Err(Error::Ended)
+        match self.transmitter.try_send(packet, payload) {
+            Err(Error::Full { .. }) => here::may_wait("Dispatched::send")?,
+            outcome => return outcome,
+        }
+        let outcome = self.transmitter.send(packet, payload, timeout);
+        if matches!(outcome, Err(Error::Woken { .. })) {
+            // No `wait` comes that would take note of it.
+            self.transmitter.owner().waker().clear();
+        }
+        outcome
     }
 
     /// As [`Channel::try_send`](crate::Channel::try_send).
@@ -62,8 +82,7 @@ impl Dispatched {
     /// # Errors
     /// As there.
     pub fn try_send(&mut self, packet: OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error> {
-        let _ = (packet, payload);
-        Err(Error::Ended)
+        self.transmitter.try_send(packet, payload)
     }
 
     /// As [`Channel::send_batch`](crate::Channel::send_batch).
@@ -74,14 +93,13 @@ impl Dispatched {
         &mut self,
         fill: impl FnOnce(&mut OutgoingBatch<'_>) -> Result<T, WriteError>,
     ) -> Result<T, Error> {
-        let _ = fill;
-        Err(Error::Ended)
+        self.transmitter.send_batch(fill)
     }
 
     /// As [`Channel::is_rescinded`](crate::Channel::is_rescinded).
     #[must_use]
     pub fn is_rescinded(&self) -> bool {
-        true
+        self.transmitter.owner().has_ended()
     }
 
     /// As [`Channel::create_buffer`](crate::Channel::create_buffer).
@@ -89,15 +107,48 @@ impl Dispatched {
     /// # Errors
     /// As there.
     pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
-        let _ = bytes;
-        Err(Error::Ended)
+        Buffer::create(&self.transmitter.owner().share(), bytes)
     }
 
-    /// As [`Channel::close`](crate::Channel::close). When it returns, the handler has been dropped.
+    /// As [`Channel::close`](crate::Channel::close). When it returns without an error, the handler has been dropped.
     ///
     /// # Errors
     /// As there.
     pub fn close(self) -> Result<(), Error> {
-        Err(Error::Ended)
+        let Self { transmitter, keeper } = self;
+        let closed = transmitter.into_owner().close();
+        drop(keeper);
+        closed
+    }
+}
+
+/// What a dispatcher calls for a channel with a handler.
+struct Turns<H> {
+    served: Served<H>,
+    /// Behind the ring that it stands for.
+    hold: Arc<Hold>,
+}
+
+/// The entry of a channel with a handler.
+pub(crate) fn entry(incoming: Ring, hold: Arc<Hold>, handler: impl Handler + 'static) -> Result<Entry, Error> {
+    let corrupt = |source| Error::Corrupt { device: hold.device().to_owned(), source };
+    let served = Served::new(incoming, hold.line().clone(), handler).map_err(corrupt)?;
+    let line = hold.line().clone();
+    let turns = Turns { served, hold: Arc::clone(&hold) };
+    Ok(Entry::serve(Box::new(turns)).on_line(line).holding(hold))
+}
+
+impl<H: Handler> Serve for Turns<H> {
+    fn event(&mut self) -> Attention {
+        self.hold.maybe_room();
+        self.served.event()
+    }
+
+    fn serve(&mut self, budget: usize) -> Progress {
+        self.served.serve(budget)
+    }
+
+    fn ended(&mut self, why: Option<Ending>) {
+        self.served.ended(why);
     }
 }

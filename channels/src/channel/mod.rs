@@ -1,23 +1,33 @@
-//! One open channel: a reader, a writer, and the link they belong to.
+//! One open channel: a reader, a writer, and what they share with its other users.
 //!
-//! The split: `send` writes and waits for room, `receive` reads and waits for packets; both signal through `mod.rs`.
+//! The split: `transmit` writes and waits for room, `receive` reads and waits for packets, `hold` is the reference that
+//! all users share, `owner` closes, `dispatched` is the channel whose packets go to a handler.
 
 mod dispatched;
+mod hold;
+mod owner;
 mod receive;
 mod send;
+mod transmit;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
+use vmbus::link;
 use vmbus::memory::Ring;
 use vmbus::message::{OfferFlags, USER_DEFINED_BYTES};
 use vmbus::sysfs::{Bus, Device};
-use vmbus::uio::{Doorbell, Link, Options};
-use vmbus_ringbuf::{Corrupt, Packet, Reader, Signal, WriteBatch, Writer};
+use vmbus::uio::{OpenDevice, Options};
+use vmbus_ringbuf::{Packet, Reader, WriteBatch};
 
-pub use dispatched::{Dispatched, Handler};
+pub use dispatched::Dispatched;
+pub(crate) use dispatched::entry;
+pub(crate) use hold::{Hold, Reason};
 pub use receive::Wake;
 
-use crate::{Buffer, ChannelId, Error, Offer, Waker};
+use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker};
+use owner::Owner;
+use transmit::Transmitter;
 
 /// A packet in the incoming ring, as [`Channel::receive`] shows it.
 pub type IncomingPacket<'a> = Packet<'a, Ring>;
@@ -27,18 +37,26 @@ pub type OutgoingBatch<'a> = WriteBatch<'a, Ring>;
 /// An open channel. Methods take `&mut self`: one thread sends and receives; others reach it through a [`Waker`].
 ///
 /// Once a method has returned an error that is rescinded ([`Error::is_rescinded`]) or [`Error::Corrupt`], all others
-/// return the same; close the channel. Dropping it does what [`close`](Self::close) does.
+/// return the same; close the channel. Dropping it does what [`close`](Self::close) does, without waiting.
 #[derive(Debug)]
 pub struct Channel {
-    // Reader and writer go first, then the link: users, then mappings, then the file descriptor.
+    // Fields go in this order: users of the rings, and with them the mappings; the reference; what keeps the link.
     reader: Reader<Ring>,
-    writer: Writer<Ring>,
-    offer: Offer,
-    doorbell: Doorbell,
     /// Whether we want no interrupts now. The kernel may have changed the ring's own mask since.
     masked: bool,
-    waker: Waker,
-    link: Link,
+    transmitter: Transmitter,
+    keeper: Keeper,
+}
+
+/// What a channel keeps alive below it.
+#[derive(Debug)]
+enum Keeper {
+    /// Nothing yet.
+    None,
+    /// The bus that it is a channel of.
+    Bus(#[expect(dead_code, reason = "kept, not used")] Vmbus),
+    /// The device that it is the only user of.
+    Device(OpenDevice),
 }
 
 impl Channel {
@@ -46,54 +64,82 @@ impl Channel {
     /// [`wait`](Self::wait) or [`receive`](Self::receive) before anything else that sleeps.
     ///
     /// # Errors
-    /// As [`Link::open`]; [`Error::Corrupt`] when the rings hold nonsense.
+    /// As [`OpenDevice::open`]; [`Error::Corrupt`] when the rings hold nonsense.
     pub fn open(bus: &Bus, device: &Device, options: Options) -> Result<Self, Error> {
-        Self::over(Link::open(bus, device, options)?)
+        Self::over(OpenDevice::open(bus, device, options)?)
     }
 
     /// The primary channel of a link whose rings have not been asked for.
     ///
     /// # Errors
-    /// As [`Link::rings`] and [`Link::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
-    pub fn over(link: Link) -> Result<Self, Error> {
-        let relid = link.device().relid;
+    /// As [`OpenDevice::rings`] and [`OpenDevice::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
+    pub fn over(link: OpenDevice) -> Result<Self, Error> {
+        let device = link.device();
         let offer = Offer {
             id: ChannelId { index: 0, generation: 0 },
-            relid,
-            class: link.device().class,
-            instance: link.device().instance,
+            relid: device.relid,
+            class: device.class,
+            instance: device.instance,
             subchannel_index: 0,
             primary: None,
-            monitor_id: link.device().monitor_id,
+            monitor_id: device.monitor_id,
             connection_id: 0,
             flags: OfferFlags::empty(),
             user_defined: [0; USER_DEFINED_BYTES],
         };
-        let rings = link.rings(relid)?;
-        let doorbell = link.doorbell(relid)?;
-        let corrupt = |source| Error::Corrupt { device: link.device().name.clone(), source };
-        let reader = Reader::new(rings.incoming).map_err(corrupt)?;
-        let writer = Writer::new(rings.outgoing).map_err(corrupt)?;
-        let waker = Waker::new()?;
-        Ok(Self { reader, writer, offer, doorbell, masked: false, waker, link })
+        let rings = link.rings(device.relid)?;
+        let hold = Hold::new(Arc::new(offer), link::Line::Uio(link.line(device.relid)?), false, None)?;
+        let channel = Self::build(rings.outgoing, rings.incoming, Arc::new(hold))?;
+        Ok(Self { keeper: Keeper::Device(link), ..channel })
     }
 
-    /// The device, by its sysfs name or its instance id, which on most kernels are the same.
-    #[must_use]
-    pub fn device(&self) -> &str {
-        &self.link.device().name
+    /// The handle to a channel that the executor has opened.
+    pub(crate) fn build(outgoing: Ring, incoming: Ring, hold: Arc<Hold>) -> Result<Self, Error> {
+        let device = hold.device().to_owned();
+        let transmitter = Transmitter::new(outgoing, hold)?;
+        let reader = Reader::new(incoming).map_err(|source| Error::Corrupt { device, source })?;
+        Ok(Self { reader, masked: false, transmitter, keeper: Keeper::None })
+    }
+
+    /// Keeps the bus from ending as long as the channel is open.
+    pub(crate) fn keeping(self, bus: Vmbus) -> Self {
+        Self { keeper: Keeper::Bus(bus), ..self }
     }
 
     /// The channel's name on the bus.
     #[must_use]
     pub fn id(&self) -> ChannelId {
-        self.offer.id
+        self.hold().id()
     }
 
     /// What the host offered.
     #[must_use]
     pub fn offer(&self) -> &Offer {
-        &self.offer
+        self.hold().offer()
+    }
+
+    /// The device, as errors call it: its instance id.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.hold().device()
+    }
+
+    /// The channel's number on the bus.
+    #[must_use]
+    pub fn relid(&self) -> u32 {
+        self.offer().relid
+    }
+
+    /// Something that ends this channel's waits from other threads.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.hold().waker().clone()
+    }
+
+    /// Whether the channel is known to be over: taken back, or its bus ended. Asks no one: a load or two.
+    #[must_use]
+    pub fn is_rescinded(&self) -> bool {
+        self.hold().has_ended()
     }
 
     /// Shares memory with the host over this channel: whole pages, up to 64 MiB.
@@ -102,70 +148,48 @@ impl Channel {
     /// [`Error::Memory`], [`Error::Host`], [`Error::Silent`], [`Error::Argument`]; the channel is gone; the bus has
     /// ended; [`Error::Callback`].
     pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
-        let _ = bytes;
-        Err(Error::Ended)
+        Buffer::create(&self.hold().share(), bytes)
     }
 
-    /// The channel's number on the bus.
-    #[must_use]
-    pub fn relid(&self) -> u32 {
-        self.offer.relid
-    }
-
-    /// Something that ends this channel's waits from other threads.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
-    /// Whether the device is known to be gone. Asks no one: a load or two.
-    #[must_use]
-    pub fn is_rescinded(&self) -> bool {
-        self.link.is_rescinded()
-    }
-
-    /// Closes the channel: reader and writer end, mappings are revoked, and the file descriptor closes last, which is
-    /// when the kernel closes the channel with the host.
+    /// Closes the channel: reader and writer end, and with them the mappings; buffers and other users fail from now on
+    /// with [`Error::Closed`]; and when the last of them is gone, the host is told, and waited for until it has let go
+    /// of the rings.
     ///
     /// # Errors
-    /// As [`Link::close`]. Not an error: a device that is gone.
+    /// [`Error::InUse`] when buffers of the channel are left; [`Error::Silent`] when the host does not let go;
+    /// [`Error::Callback`], without waiting; [`Error::Link`]. It is closed all the same, as soon as that can be. Not an
+    /// error: a device or a bus that is gone.
     pub fn close(self) -> Result<(), Error> {
-        let Self { reader, writer, link, .. } = self;
-        drop((reader, writer));
-        Ok(link.close()?)
-    }
-
-    /// Signals the host if that is due.
-    fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        if signal.is_needed() {
-            self.link.ring(&self.doorbell)?;
-            // The 4-byte write opens the masks of all channels of the device.
-            if self.masked && self.doorbell.unmasks() {
-                self.reader.mask();
-            }
+        let Self { reader, transmitter, keeper, .. } = self;
+        drop(reader);
+        let closed = transmitter.into_owner().close();
+        match keeper {
+            Keeper::Device(link) => closed.and(link.close().map_err(Error::from)),
+            Keeper::Bus(_) | Keeper::None => closed,
         }
-        Ok(())
     }
 
-    fn alive(&self) -> Result<(), Error> {
-        // The flag alone costs nothing; only once it is set does `check` revoke and make the error.
-        if self.link.is_rescinded() { Ok(self.link.check()?) } else { Ok(()) }
+    fn hold(&self) -> &Owner {
+        self.transmitter.owner()
     }
 
-    /// What a ring full of nonsense means: a device that is gone leaves zeroes behind, which are no sin of the host's.
-    fn corrupt(&self, source: Corrupt) -> Error {
-        match self.link.check() {
-            Ok(()) => Error::Corrupt { device: self.device().to_owned(), source },
-            Err(error) => error.into(),
+    fn line(&self) -> &link::Line {
+        self.hold().line()
+    }
+
+    /// A signal by the 4-byte write opens the masks of all channels of the device.
+    fn mask_again(&mut self) {
+        if self.transmitter.take_signalled() && self.masked && self.line().unmasks() {
+            self.reader.mask();
         }
     }
 }
 
 impl AsFd for Channel {
-    /// The device's file descriptor, for event loops. The loop's duties: call [`arm`](Channel::arm) before each sleep
-    /// and do not sleep if it returns `true`; watch the descriptor for input and errors; after any event, arm again.
-    /// A [`Waker`] has a descriptor of its own.
+    /// What becomes readable when there is something, for event loops. The loop's duties: call
+    /// [`arm`](Channel::arm) before each sleep and do not sleep if it returns `true`; watch the descriptor for input and
+    /// errors; after any event, arm again. A [`Waker`] has a descriptor of its own.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.link.as_fd()
+        self.hold().descriptor()
     }
 }

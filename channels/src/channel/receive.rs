@@ -6,8 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use vmbus::uio::Event;
-
+use super::hold::Sleep;
 use super::{Channel, IncomingPacket};
 use crate::Error;
 
@@ -38,7 +37,7 @@ impl Channel {
         budget: usize,
         mut each: impl FnMut(&IncomingPacket<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
-        self.alive()?;
+        self.hold().alive()?;
         if !self.masked {
             self.masked = true;
             self.reader.mask();
@@ -62,9 +61,11 @@ impl Channel {
         };
         let signal = batch.finish();
         // Whatever was seen, it may have been zeroes.
-        self.alive()?;
-        self.signal(signal)?;
-        outcome.map_err(|corrupt| E::from(self.corrupt(corrupt)))?.map(|()| packets)
+        self.hold().alive()?;
+        let signalled = self.transmitter.signal(signal);
+        self.mask_again();
+        signalled?;
+        outcome.map_err(|corrupt| E::from(self.transmitter.corrupt(corrupt)))?.map(|()| packets)
     }
 
     /// Sleeps until there are packets, a [`Waker`](crate::Waker) is used, or the time is over; `None` is no limit. It
@@ -77,22 +78,24 @@ impl Channel {
         loop {
             let arrived = self.unmask()?;
             // Before the packets: a host that never stops sending must not keep the waker from being heard.
-            if self.waker.is_woken() {
-                self.waker.clear();
+            if self.hold().waker().is_woken() {
+                self.hold().waker().clear();
                 return Ok(Wake::Woken);
             }
             if arrived {
                 return Ok(Wake::Packets);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.link.wait(Some(rustix::fd::AsFd::as_fd(&self.waker)), left)? {
+            match self.hold().sleep(left)? {
                 // Acknowledged. Perhaps another channel's, perhaps one that we saw without it: look.
-                Event::Interrupt(_) => {}
-                Event::Woken => {
-                    self.waker.clear();
+                Sleep::Event => {}
+                Sleep::Woken => {
+                    // The end wakes, too.
+                    self.hold().alive()?;
+                    self.hold().waker().clear();
                     return Ok(Wake::Woken);
                 }
-                Event::TimedOut => return Ok(Wake::TimedOut),
+                Sleep::TimedOut => return Ok(Wake::TimedOut),
             }
         }
     }
@@ -106,7 +109,7 @@ impl Channel {
     ///
     /// [`AsFd`]: std::os::fd::AsFd
     pub fn arm(&mut self) -> Result<bool, Error> {
-        self.link.acknowledge()?;
+        self.hold().acknowledge()?;
         self.unmask()
     }
 
@@ -115,7 +118,7 @@ impl Channel {
         self.masked = false;
         let arrived = self.reader.unmask();
         // Behind the look: a ring that was taken back may look like one with packets.
-        self.alive()?;
+        self.hold().alive()?;
         Ok(arrived)
     }
 }

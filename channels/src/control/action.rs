@@ -1,7 +1,7 @@
 //! What the control plane wants done. The shell does it in order; nothing of it waits.
 
 use vmbus::link::Share;
-use vmbus::message::{GpadlId, GuestMessage, Version};
+use vmbus::message::{Features, GpadlId, GuestMessage, Version};
 
 use super::input::Ticket;
 use crate::{Announcement, ChannelId};
@@ -11,7 +11,7 @@ use crate::{Announcement, ChannelId};
 pub enum Action {
     /// Post a message.
     Post(GuestMessage),
-    /// Allocate pages and post the GPADL messages for them.
+    /// Allocate pages and post the GPADL messages for them. If that fails, say `ShareFailed`, before anything else.
     Share {
         /// For which channel.
         relid: u32,
@@ -56,6 +56,16 @@ pub enum Action {
         /// To which.
         to: u32,
     },
+    /// The host interrupts this processor no more for a channel that moved away (or that is retired): its map may forget
+    /// where the channel went. No answer.
+    Forget {
+        /// Which channel.
+        channel: ChannelId,
+        /// Its number.
+        relid: u32,
+        /// Whose map.
+        processor: u32,
+    },
     /// Mark an open channel as rescinded and wake all its users.
     Revoke(ChannelId),
     /// Answer a command.
@@ -63,7 +73,18 @@ pub enum Action {
     /// Tell everybody who subscribed.
     Announce(Announcement),
     /// The connection's version is agreed on.
-    Connected(Version),
+    Connected(Agreed),
+}
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreed {
+    /// The version of the protocol.
+    pub version: Version,
+    /// Its features: none before 6.0.
+    pub features: Features,
+    /// Where messages to the host go from now on: chosen by the host from 5.0 on, 1 before.
+    pub message_connection: u32,
 }
 
 /// How a command ended.
@@ -74,6 +95,8 @@ pub enum Answer {
     Done,
     /// A buffer is shared under this number.
     Shared(GpadlId),
+    /// The channel that the host offered on request.
+    Channel(ChannelId),
     /// It did not work.
     Failed(super::Refusal),
 }

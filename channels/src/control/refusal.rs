@@ -1,6 +1,6 @@
 //! Why a command failed.
 
-use vmbus::message::{GpadlId, Status, Version};
+use vmbus::message::{ConnectionState, Features, GpadlId, Status, Version};
 
 use crate::ChannelId;
 
@@ -31,6 +31,26 @@ pub enum Refusal {
         /// The last.
         oldest: Version,
     },
+    /// The host speaks the version and still does not take the connection.
+    #[error("the host did not take the connection: state {}", .0.0)]
+    Contact(ConnectionState),
+    /// That is only in newer versions of the protocol than the one agreed on.
+    #[error("this needs version {needed} of the protocol, and the host speaks {spoken}")]
+    TooOld {
+        /// The first that has it.
+        needed: Version,
+        /// The one agreed on.
+        spoken: Version,
+    },
+    /// That was not agreed on with the host.
+    #[error("the host did not agree to {0:?}")]
+    Feature(Features),
+    /// The connection is in a state in which this can't be asked for.
+    #[error("the connection is {0}")]
+    Connection(&'static str),
+    /// As many of these are there already as may be.
+    #[error("too many {0} at the same time (at most {1})")]
+    TooMany(&'static str, usize),
     /// There is no such buffer.
     #[error("there is no buffer {}", .0.0)]
     NoBuffer(GpadlId),

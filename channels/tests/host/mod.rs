@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use vmbus::memory::Ring;
-use vmbus::uio::Link;
+use vmbus::uio::OpenDevice;
 use vmbus_channels::{Channel, Error, Layout, Options, OutgoingPacket};
 use vmbus_ringbuf::{ControlField, Memory, Reader, Writer};
 
@@ -34,7 +34,7 @@ pub fn open() -> (Fake, Channel, Host) {
     let fake = Fake::new();
     let (guest, node) = Fake::socket();
     fcntl_setfl(&node, OFlags::NONBLOCK).unwrap();
-    let link = Link::from_node(guest, &fake.bus(), &fake.device(), OPTIONS).unwrap();
+    let link = OpenDevice::from_node(guest, &fake.bus(), &fake.device(), OPTIONS).unwrap();
     let (reader, writer) = fake.host(RELID);
     let host = Host { reader, writer, node, count: 0, kernel_masks: false };
     (fake, Channel::over(link).unwrap(), host)

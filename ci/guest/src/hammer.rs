@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use vmbus::memory::{Ring, bus_errors_answered};
 use vmbus::sysfs::Bus;
-use vmbus::uio::{Event, Layout, Link, Options};
+use vmbus::uio::{Event, Layout, OpenDevice, Options};
 use vmbus_ringbuf::{ControlField, Memory as _};
 
 /// Two words that differ from each other and from zero, and which no host writes.
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
         Mapping::Mirrored => Layout::Mirrored,
         Mapping::Contiguous => Layout::Contiguous,
     };
-    let link = Link::open(&bus, &device, Options { layout, ..Options::default() })?;
+    let link = OpenDevice::open(&bus, &device, Options { layout, ..Options::default() })?;
     let rings = link.rings(device.relid)?;
     let mirrored = rings.outgoing.is_mirrored();
     let passes = AtomicU64::new(0);
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
 
 /// Reads and writes all data of a ring until the link is revoked, then reads all of it, and the control fields, once
 /// more. The ring's indices are left alone, so the host never looks at what is written.
-fn hammer(link: &Link, ring: &Ring, passes: &AtomicU64, limit: Duration) -> Seen {
+fn hammer(link: &OpenDevice, ring: &Ring, passes: &AtomicU64, limit: Duration) -> Seen {
     let start = Instant::now();
     let mut seen = Seen::default();
     while start.elapsed() < limit.saturating_add(Duration::from_secs(5)) {
@@ -149,7 +149,7 @@ fn lines(ring: &Ring) -> impl DoubleEndedIterator<Item = u32> {
     (0..ring.data_bytes() / LINE_BYTES).map(|line| line.saturating_mul(LINE_BYTES))
 }
 
-fn wait_for_the_end(link: &Link, limit: Duration) -> anyhow::Result<vmbus::Error> {
+fn wait_for_the_end(link: &OpenDevice, limit: Duration) -> anyhow::Result<vmbus::Error> {
     let start = Instant::now();
     loop {
         match link.wait(None, Some(limit.saturating_sub(start.elapsed()))) {
@@ -169,7 +169,7 @@ pub(crate) fn reopen(args: &ReopenArgs) -> anyhow::Result<ExitCode> {
     let device = bus.find(&args.selector)?;
     for time in 1..=args.times {
         let open = || -> anyhow::Result<()> {
-            let link = Link::open(&bus, &device, Options::default())?;
+            let link = OpenDevice::open(&bus, &device, Options::default())?;
             let rings = link.rings(device.relid)?;
             let index = rings.outgoing.load(ControlField::WriteIndex);
             ensure!(index == 0, "the outgoing ring of a new channel is at {index}");

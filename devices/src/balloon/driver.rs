@@ -42,8 +42,16 @@ impl Balloon {
         // Before the channel: see the head of this file.
         let pinner = Pinner::open()?;
         let channel = Channel::open(bus, device, Options::default())?;
+        Ok(Self::over(channel, pinner, bus.path("proc/meminfo"), settings))
+    }
+
+    /// Over an open channel of a Dynamic Memory device. The pinner is to be opened before the channel, so that when
+    /// the process dies the host hears of the end before the pages are in use again. `meminfo` is the file with the
+    /// memory figures, `/proc/meminfo`.
+    #[must_use]
+    pub fn over(channel: Channel, pinner: Pinner, meminfo: PathBuf, settings: Settings) -> Self {
         let waker = channel.waker();
-        Ok(Self { driver: Driver::new(channel, pinner, bus.path("proc/meminfo"), settings), waker })
+        Self { driver: Driver::new(channel, pinner, meminfo, settings), waker }
     }
 
     /// What stops [`run`](Self::run), from any thread; also before it runs.

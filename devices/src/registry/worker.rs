@@ -92,6 +92,9 @@ fn remove(context: &Context, removal: Removal) -> Panicked {
     if let Some(instance) = instance {
         panicked |= contained(context, "remove", || instance.remove(reason)).is_none();
     }
+    if !mutated!(context.registry().mutations(), ThreadsOutlive) {
+        context.join_threads();
+    }
     for call in left {
         panicked |= work(context, call).panicked;
     }
@@ -99,7 +102,7 @@ fn remove(context: &Context, removal: Removal) -> Panicked {
 }
 
 /// Runs something of a driver; `None` if it panicked.
-fn contained<T>(context: &Context, what: &str, run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn contained<T>(context: &Context, what: &str, run: impl FnOnce() -> T) -> Option<T> {
     let panic = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(done) => return Some(done),
         Err(panic) => panic,

@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 use core::fmt;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
@@ -135,6 +135,48 @@ impl Mapping {
     /// the word as it was; `None` when the word is not inside or not aligned to four.
     pub fn set_bits(&self, offset: usize, bits: u32) -> Option<u32> {
         self.word(offset).map(|word| word.fetch_or(bits, Ordering::SeqCst))
+    }
+
+    /// Clears bits in the 32-bit word at `offset` bytes with one sequentially consistent read-modify-write, and returns
+    /// the word as it was; `None` when the word is not inside or not aligned to four.
+    pub fn clear_bits(&self, offset: usize, bits: u32) -> Option<u32> {
+        self.word(offset).map(|word| word.fetch_and(!bits, Ordering::SeqCst))
+    }
+
+    /// Reads the 64-bit word at `offset` bytes, with acquire ordering; `None` when it is not inside or not aligned to
+    /// eight.
+    #[must_use]
+    pub fn load64(&self, offset: usize) -> Option<u64> {
+        self.double_word(offset).map(|word| word.load(Ordering::Acquire))
+    }
+
+    /// Takes the bits of the 64-bit word at `offset` bytes: one plain load where there are none, and only otherwise a
+    /// swap with zero. Whoever set a bit before is seen to have done all that it did before that; a bit that is set
+    /// after the swap stays for the next call. `None` when the word is not inside or not aligned to eight.
+    ///
+    /// Threads that race for a word in the *same* mapping must agree on its size: who takes whole words here leaves the
+    /// 32-bit calls to its own thread. (Other mappings of the page may do as they like; the processor orders those.)
+    pub fn take_word(&self, offset: usize) -> Option<u64> {
+        let word = self.double_word(offset)?;
+        if word.load(Ordering::Relaxed) == 0 {
+            return Some(0);
+        }
+        // Sequentially consistent, as `set_bits`: what the taker looks at next (a ring's index) is not read earlier
+        // than the bits are gone, or a signal between the two would be lost.
+        Some(word.swap(0, Ordering::SeqCst))
+    }
+
+    fn double_word(&self, offset: usize) -> Option<&AtomicU64> {
+        let end = offset.checked_add(size_of::<u64>())?;
+        if end > self.bytes || !offset.is_multiple_of(align_of::<AtomicU64>()) {
+            return None;
+        }
+        let word = self.base.as_ptr().wrapping_add(offset).cast::<u64>();
+        // SAFETY: inside the range and aligned (checked above; the base is page-aligned); the range is readable and
+        // writable from the end of `new` until the drop, which `&self` excludes. Host, kernel and other processes
+        // write the word too; none of them is part of this program, and an atomic takes any value of 64 bits. A
+        // half of it is reached through `word` by the same thread, or through another mapping, see `take_word`.
+        Some(unsafe { AtomicU64::from_ptr(word) })
     }
 
     fn word(&self, offset: usize) -> Option<&AtomicU32> {

@@ -6,6 +6,7 @@
 
 mod fault;
 mod mapping;
+mod pages;
 mod pinned;
 mod ring;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
+pub use pages::map_pages;
 pub use pinned::{Pinned, Pinner};
 pub(crate) use ring::contiguous;
-pub use ring::{Ring, map_mirrored};
+pub use ring::{Ring, map_mirrored, map_ring_pages};

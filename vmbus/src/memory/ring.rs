@@ -9,12 +9,14 @@ use rustix::param::page_size;
 use vmbus_ringbuf::Mapped;
 
 use super::mapping::{Mapping, Piece};
+use super::pages::pieces;
 
 /// One ring in revocable memory.
 pub type Ring = Mapped<Arc<Mapping>>;
 
 /// Maps the ring of `ring_bytes` bytes (control page and data) that starts at `file_offset` of a channel's `ring`
-/// file (or of a memfd that stands for one), with its data a second time behind their end. The mapping is returned too, for who may have to revoke it.
+/// file (or of a memfd that stands for one), with its data a second time behind their end. The mapping is returned
+/// too, for who may have to revoke it.
 ///
 /// # Errors
 /// As [`Mapping::new`]; `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
@@ -22,14 +24,36 @@ pub fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -
     let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
     let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
     let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;
-    let once = Piece { file, file_offset, bytes: ring_bytes };
-    let again = Piece { file, file_offset: data_offset, bytes: data_bytes };
-    let mapping = Arc::new(Mapping::new(&[once, again])?);
+    let control = Piece { file, file_offset, bytes: page_size() };
+    let data = Piece { file, file_offset: data_offset, bytes: data_bytes };
+    mirrored(control, &[data])
+}
+
+/// Maps a ring that lies in these pages of a file: the first is the control page, the others are the data in their
+/// order, and the data are mapped a second time behind their end. The mapping is returned too, for who may have to
+/// revoke it.
+///
+/// # Errors
+/// As [`map_pages`](super::map_pages); `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
+pub fn map_ring_pages(file: BorrowedFd<'_>, pages: &[u64]) -> Result<(Ring, Arc<Mapping>), Errno> {
+    let (control, data) = pages.split_first().ok_or(Errno::INVAL)?;
+    let [control] = *pieces(file, &[*control])? else { return Err(Errno::INVAL) };
+    mirrored(control, &pieces(file, data)?)
+}
+
+/// A ring of a control page and data, the data mapped twice. (Control and data are separate pieces even where they are
+/// neighbours in the file; the kernel makes one area of neighbours.)
+fn mirrored(control: Piece<'_>, data: &[Piece<'_>]) -> Result<(Ring, Arc<Mapping>), Errno> {
+    let ring_bytes = data.iter().try_fold(control.bytes, |sum, piece| sum.checked_add(piece.bytes));
+    let ring_bytes = ring_bytes.ok_or(Errno::OVERFLOW)?;
+    let pieces: Vec<_> = [&[control], data, data].concat();
+    let mapping = Arc::new(Mapping::new(&pieces)?);
     let place = Place::within(&mapping, 0, ring_bytes)?;
-    // SAFETY: the place lies inside the mapping and its data are followed by the same data; the mapping given along
-    // keeps the addresses valid. A revocation puts separate zeroes where the two views were: they no longer mirror
-    // each other, but stay readable and writable. The host writes these bytes, and so may any process that maps the
-    // same device; nothing in this program ever holds a reference to them.
+    // SAFETY: the place lies inside the mapping and its data (all pieces of `data`) are followed by the same data; the
+    // mapping given along keeps the addresses valid. A revocation puts separate zeroes where the two views were: they
+    // no longer mirror each other, but stay readable and writable. The host writes these bytes, and so may any process
+    // that maps the same file, also through a page that the list names twice; nothing in this program ever holds a
+    // reference to them.
     let ring = unsafe { Mapped::mirrored(place.control, place.data, place.data_bytes, Arc::clone(&mapping)) };
     Ok((ring.map_err(|_| Errno::INVAL)?, mapping))
 }

@@ -3,11 +3,21 @@
 //! Format: drivers/hv and include/linux/hyperv.h (messages 1-24), the VMBus protocol crate of OpenVMM (25-29 and 6.0).
 //! Each is an 8-byte header (type, padding) and a body; little-endian; at most [`MAX_MESSAGE_BYTES`] bytes in all.
 
+mod buffer;
 mod error;
+pub mod gpadl;
+mod guest;
+mod host;
+mod protocol;
 mod value;
+mod wire;
 
+#[cfg(test)]
+mod tests;
+
+pub use buffer::Message;
 pub use error::MessageError;
-
+pub use protocol::Protocol;
 pub use value::{
     ConnectionState, Features, GpadlId, OfferFlags, OpenFlags, Status, USER_DEFINED_BYTES, UserDefined, Version,
 };

@@ -75,6 +75,16 @@ impl Bus {
         Ok(scan)
     }
 
+    /// The names of all devices, sorted. A bus that is not there has none.
+    pub(crate) fn device_names(&self) -> Result<Vec<String>, Error> {
+        self.names(&self.path(DEVICES))
+    }
+
+    /// The folder of the device of this name.
+    pub(crate) fn device_path(&self, name: &str) -> PathBuf {
+        self.path(DEVICES).join(name)
+    }
+
     /// Reads a device again.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod parse;
 mod wait;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -156,6 +157,22 @@ impl Monitor {
             Err(Errno::INTR) => Ok(true),
             Err(error) => Err(Error::io("wait for", SOCKET, io::Error::from(error))),
         }
+    }
+}
+
+/// Where announcements come from: the kernel ([`Monitor`]), or a double of it. The descriptor is readable when
+/// [`next_now`](Self::next_now) has something.
+pub trait Announcements: AsFd + Send + fmt::Debug {
+    /// The next event, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing more will come.
+    fn next_now(&mut self) -> Result<Option<Event>, Error>;
+}
+
+impl Announcements for Monitor {
+    fn next_now(&mut self) -> Result<Option<Event>, Error> {
+        self.next(Some(Duration::ZERO))
     }
 }
 

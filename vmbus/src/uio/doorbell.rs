@@ -1,33 +1,15 @@
 //! How one channel signals the host: by a bit that the host polls, or by a system call.
-//!
-//! Format: the interrupt page and `struct hv_monitor_page` of the TLFS (the kernel's is in drivers/hv/hyperv_vmbus.h):
-//! a 32-bit state and a reserved word, then four trigger groups of `{pending: u32, armed: u32}`, a bit per monitor id.
 
-use std::sync::Arc;
+use crate::signal_bits::SignalBits;
 
-use crate::memory::Mapping;
-
-/// Bytes of the interrupt page: a page of the hypervisor, whatever the system's page size is.
-const INTERRUPT_PAGE_BYTES: usize = 4096;
-/// The half of the interrupt page that the guest writes.
-const SEND_HALF: usize = INTERRUPT_PAGE_BYTES / 2;
-/// Where the trigger groups begin in the monitor page.
-const TRIGGER_GROUPS: usize = 8;
-/// Bytes of a trigger group.
-const TRIGGER_GROUP_BYTES: usize = 8;
-/// Monitor ids in a trigger group.
-const MONITORS_PER_GROUP: usize = 32;
-/// Monitor ids that there can be.
-const MONITORS: usize = 4 * MONITORS_PER_GROUP;
-
-/// How to signal the host about one channel. See [`Link::ring`](super::Link::ring).
+/// How to signal the host about one channel. See [`OpenDevice::ring`](super::OpenDevice::ring).
 #[derive(Debug, Clone)]
 pub struct Doorbell(pub(super) Kind);
 
 #[derive(Debug, Clone)]
 pub(super) enum Kind {
     /// The host polls a bit (or the hypervisor traps on it); no system call, and nothing fails when the device is gone.
-    Monitor(Monitor),
+    Monitor(SignalBits),
     /// The 4-byte write, which signals on all channels of the device that have no monitor id.
     Write,
 }
@@ -38,118 +20,5 @@ impl Doorbell {
     #[must_use]
     pub fn unmasks(&self) -> bool {
         matches!(self.0, Kind::Write)
-    }
-}
-
-/// The bits of a channel that has a monitor id.
-#[derive(Debug, Clone)]
-pub(super) struct Monitor {
-    pages: Arc<Pages>,
-    interrupt: Bit,
-    pending: Bit,
-}
-
-/// The two pages that all channels share; each starts `offset` bytes into its mapping.
-#[derive(Debug)]
-pub(super) struct Pages {
-    pub(super) interrupt: Arc<Mapping>,
-    pub(super) interrupt_offset: usize,
-    pub(super) monitor: Arc<Mapping>,
-    pub(super) monitor_offset: usize,
-}
-
-/// A bit of a 32-bit word at `offset` bytes into a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bit {
-    offset: usize,
-    mask: u32,
-}
-
-impl Bit {
-    /// Bit `number` of an array of 32-bit words `stride` bytes apart that starts at `start`.
-    fn of(start: usize, stride: usize, number: usize) -> Option<Self> {
-        let offset = start.checked_add(number.checked_div(32)?.checked_mul(stride)?)?;
-        let mask = 1_u32.checked_shl(u32::try_from(number % 32).ok()?)?;
-        Some(Self { offset, mask })
-    }
-}
-
-impl Monitor {
-    /// The bits of channel `relid` with monitor id `monitor`; `None` when either is out of range.
-    pub(super) fn new(pages: Arc<Pages>, relid: u32, monitor: u8) -> Option<Self> {
-        let (relid, monitor) = (usize::try_from(relid).ok()?, usize::from(monitor));
-        if relid >= SEND_HALF * 8 || monitor >= MONITORS {
-            return None;
-        }
-        let interrupt = Bit::of(pages.interrupt_offset.checked_add(SEND_HALF)?, 4, relid)?;
-        let pending = Bit::of(pages.monitor_offset.checked_add(TRIGGER_GROUPS)?, TRIGGER_GROUP_BYTES, monitor)?;
-        Some(Self { pages, interrupt, pending })
-    }
-
-    /// Sets both bits, the channel's first: the host, once it finds the monitor bit, looks for channels in the
-    /// interrupt page, so that bit must be there by then. Both are sequentially consistent read-modify-writes, which
-    /// other guests' CPUs and the host take part in; they also keep the ring's write index (published before the call)
-    /// ahead of both bits.
-    pub(super) fn set(&self) {
-        let set = |mapping: &Mapping, bit: Bit| mapping.set_bits(bit.offset, bit.mask);
-        let in_range = set(&self.pages.interrupt, self.interrupt).and(set(&self.pages.monitor, self.pending));
-        debug_assert!(in_range.is_some(), "the pages are as large as `new` assumed");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd;
-
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-    use rustix::param::page_size;
-
-    use super::*;
-    use crate::memory::Piece;
-
-    fn page() -> Arc<Mapping> {
-        let file = memfd_create("page", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, page_size() as u64).unwrap();
-        Arc::new(Mapping::new(&[Piece { file: file.as_fd(), file_offset: 0, bytes: page_size() }]).unwrap())
-    }
-
-    fn bits(mapping: &Mapping) -> Vec<usize> {
-        let word = |offset: usize| mapping.load(offset).unwrap();
-        (0..mapping.bytes() * 8).filter(|bit| word(bit / 32 * 4) & (1 << (bit % 32)) != 0).collect()
-    }
-
-    fn set(relid: u32, monitor: u8) -> Option<(Vec<usize>, Vec<usize>)> {
-        let pages = Arc::new(Pages { interrupt: page(), interrupt_offset: 0, monitor: page(), monitor_offset: 0 });
-        Monitor::new(Arc::clone(&pages), relid, monitor)?.set();
-        Some((bits(&pages.interrupt), bits(&pages.monitor)))
-    }
-
-    /// Bit numbers counted from the start of each page, from the layouts named above.
-    #[test]
-    fn bits_are_where_the_host_looks() {
-        for (relid, monitor, interrupt, pending) in [
-            (1, 0, 2048 * 8 + 1, 8 * 8),
-            (31, 31, 2048 * 8 + 31, 8 * 8 + 31),
-            (32, 32, 2048 * 8 + 32, 16 * 8),
-            (2047, 65, 2048 * 8 + 2047, 24 * 8 + 1),
-            (16383, 127, 4096 * 8 - 1, 32 * 8 + 31),
-        ] {
-            assert_eq!(set(relid, monitor), Some((vec![interrupt], vec![pending])), "relid {relid} monitor {monitor}");
-        }
-    }
-
-    #[test]
-    fn numbers_out_of_range_have_no_bits() {
-        assert_eq!(set(16384, 0), None);
-        assert_eq!(set(u32::MAX, 0), None);
-        assert_eq!(set(1, 128), None);
-    }
-
-    #[test]
-    fn pages_that_start_inside_a_system_page_are_shifted() {
-        let both = page();
-        let pages = Pages { interrupt: page(), interrupt_offset: 0, monitor: Arc::clone(&both), monitor_offset: 1024 };
-        Monitor::new(Arc::new(pages), 5, 33).unwrap().set();
-        assert_eq!(bits(&both), [(1024 + 16) * 8 + 1]);
     }
 }

@@ -84,7 +84,7 @@ impl Shared {
             Reading::Interrupts(count) if !ended => Ok(Some(count)),
             Reading::Nothing if !ended => Ok(None),
             _ => {
-                self.revoke_and_log();
+                self.end();
                 Err(self.gone())
             }
         }

@@ -5,16 +5,23 @@ use std::sync::Arc;
 
 use super::doorbell::Doorbell;
 use super::shared::Shared;
+use super::subchannel::Subchannel;
 use crate::Error;
 
 /// One channel's line through the kernel. See [`link::Line`](crate::link::Line). It keeps the device's node open.
 #[derive(Debug, Clone)]
 pub struct Line {
-    pub(super) shared: Arc<Shared>,
-    pub(super) doorbell: Doorbell,
+    shared: Arc<Shared>,
+    doorbell: Doorbell,
+    /// `None` is the primary channel, which ends with the device.
+    subchannel: Option<Arc<Subchannel>>,
 }
 
 impl Line {
+    pub(super) fn new(shared: Arc<Shared>, doorbell: Doorbell, subchannel: Option<Arc<Subchannel>>) -> Self {
+        Self { shared, doorbell, subchannel }
+    }
+
     pub(crate) fn signal(&self) -> Result<(), Error> {
         self.shared.ring(&self.doorbell)
     }
@@ -24,15 +31,19 @@ impl Line {
     }
 
     pub(crate) fn is_rescinded(&self) -> bool {
-        self.shared.is_rescinded()
+        self.subchannel.as_ref().is_some_and(|subchannel| subchannel.is_rescinded()) || self.shared.is_rescinded()
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        self.shared.check()
+        self.shared.check()?;
+        if self.is_rescinded() { Err(self.shared.gone()) } else { Ok(()) }
     }
 
     pub(crate) fn rescind(&self) {
-        self.shared.revoke_and_log();
+        match &self.subchannel {
+            Some(subchannel) => subchannel.rescind(),
+            None => self.shared.revoke_and_log(),
+        }
     }
 
     pub(crate) fn acknowledge(&self) -> Result<bool, Error> {

@@ -1,24 +1,30 @@
-//! The link to a host through `uio_hv_generic`: the kernel owns the channel's life, this process owns its rings.
+//! The link to a host through `uio_hv_generic`: the kernel owns the channels' lives, this process owns their rings.
 //!
-//! A [`Link`] is one open device. It hands out rings ([`Link::rings`]), signals the host ([`Link::ring`]), and reports
-//! interrupts and the end of the device ([`Link::wait`]). Its teardown order: users of the rings stop, the mappings
-//! of subchannels go, then the others, and the file descriptor closes last.
+//! [`BusLink`] is the link for the control executor: it plays the host. [`OpenDevice`] is one device below it: it hands
+//! out rings, signals the host, and reports interrupts and the end of the device. Its teardown order: users of the
+//! rings stop, the mappings of subchannels go, then the others, and the file descriptor closes last.
 
+mod bus_link;
 mod doorbell;
+mod ending;
 mod events;
 mod line;
-mod link;
 mod maps;
 mod node;
+mod open_device;
 mod options;
 mod rings;
 mod shared;
+mod subchannel;
 mod watcher;
 
+pub use bus_link::BusLink;
 pub use doorbell::Doorbell;
 pub use events::Event;
 pub use line::Line;
-pub use link::Link;
 pub use maps::{Map, maps};
+pub use open_device::OpenDevice;
+/// Its former name, for `channels` until that is built on ports.
+pub use open_device::OpenDevice as Link;
 pub use options::{Layout, Options};
 pub use rings::RingPair;

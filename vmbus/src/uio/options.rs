@@ -14,7 +14,7 @@ pub enum Layout {
     Contiguous,
 }
 
-/// How to open a [`Link`](super::Link).
+/// How to open a [`OpenDevice`](super::OpenDevice).
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// How the primary channel's rings are mapped.
@@ -22,7 +22,7 @@ pub struct Options {
     /// How long to wait for a `ring` file that appears late.
     pub ring_wait: Duration,
     /// Whether a thread watches for the end of the device, so that
-    /// [`Link::is_rescinded`](super::Link::is_rescinded) turns true although nobody waits or touches a ring. There is
+    /// [`OpenDevice::is_rescinded`](super::OpenDevice::is_rescinded) turns true although nobody waits or touches a ring. There is
     /// always one where the kernel does not take the rings' mappings back by itself: contiguous rings, and older kernels
     /// ([`Kernel::withdraws_ring_files`](crate::kernel::Kernel::withdraws_ring_files)).
     pub watch: bool,

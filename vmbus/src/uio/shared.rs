@@ -1,19 +1,22 @@
 //! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::doorbell::{Doorbell, Kind, Monitor, Pages};
+use super::doorbell::{Doorbell, Kind};
+use super::ending::{Ending, Observer};
 use super::maps::{self, Map};
 use super::node::Node;
 use super::options::{Layout, Options};
 use super::rings::{Mapped, RingPair, ring_map};
+use super::subchannel::Subchannel;
 use crate::Error;
 use crate::kernel::Kernel;
 use crate::memory::Mapping;
+use crate::signal_bits::{SignalBits, SignalPages};
 use crate::sysfs::{Bus, Device};
 
 #[derive(Debug)]
@@ -28,19 +31,20 @@ pub(super) struct Shared {
     /// The primary channel's rings: whether a bus error hit one is asked for each packet.
     primary: Vec<Arc<Mapping>>,
     /// The pages of the monitor bits, where the primary channel has a monitor id.
-    pages: Option<Arc<Pages>>,
+    pages: Option<Arc<SignalPages>>,
     rings: Mutex<Rings>,
-    /// Last: fields are dropped in this order, and the node closes when no mapping is left.
+    /// Behind all mappings: fields are dropped in this order, and the node closes when none is left.
     pub(super) node: Node,
+    /// Last: it says that the node is closed.
+    farewell: Ending,
 }
 
 #[derive(Debug, Default)]
 struct Rings {
     /// The primary channel's, until they are asked for.
     primary: Option<RingPair>,
-    /// Subchannels whose rings were asked for, and their mappings.
-    subchannels: BTreeSet<u32>,
-    mappings: Vec<Arc<Mapping>>,
+    /// Subchannels whose rings were asked for; `None` while they are being mapped.
+    subchannels: BTreeMap<u32, Option<Arc<Subchannel>>>,
 }
 
 /// How well a node was found.
@@ -73,6 +77,7 @@ impl Shared {
             pages,
             rings: Mutex::new(Rings { primary: Some(mapped.pair), ..Rings::default() }),
             node,
+            farewell: Ending::default(),
         };
         Ok((shared, found))
     }
@@ -93,7 +98,7 @@ impl Shared {
         }
         let faulted = self.primary.iter().any(|mapping| mapping.is_revoked());
         if faulted {
-            self.revoke_and_log();
+            self.end();
         }
         faulted
     }
@@ -109,14 +114,27 @@ impl Shared {
         if relid == self.device.relid {
             return self.lock().primary.take().ok_or_else(taken);
         }
-        if !self.lock().subchannels.insert(relid) {
+        if self.lock().subchannels.contains_key(&relid) {
             return Err(taken());
         }
-        let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(mapped));
+        self.lock().subchannels.insert(relid, None);
+        let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(relid, mapped));
         if pair.is_err() {
             self.lock().subchannels.remove(&relid);
         }
         pair
+    }
+
+    /// The subchannel whose rings were handed out under this relid.
+    pub(super) fn subchannel(&self, relid: u32) -> Option<Arc<Subchannel>> {
+        self.lock().subchannels.get(&relid).cloned().flatten()
+    }
+
+    /// Revokes a subchannel's rings; they may be asked for again.
+    pub(super) fn give_back(&self, relid: u32) {
+        if let Some(subchannel) = self.lock().subchannels.remove(&relid).flatten() {
+            subchannel.rescind();
+        }
     }
 
     fn map_subchannel(&self, relid: u32) -> Result<Mapped, Error> {
@@ -128,8 +146,9 @@ impl Shared {
 
     /// Adds mappings to those that a revocation takes, or revokes them at once if one has happened: it sets
     /// `ending` first and takes the lock then, so either it finds them or we find that.
-    fn keep(&self, mapped: Mapped) -> Result<RingPair, Error> {
-        self.lock().mappings.extend(mapped.mappings);
+    fn keep(&self, relid: u32, mapped: Mapped) -> Result<RingPair, Error> {
+        let subchannel = Arc::new(Subchannel::new(mapped.mappings));
+        self.lock().subchannels.insert(relid, Some(subchannel));
         if self.ending.load(Ordering::SeqCst) {
             self.revoke_and_log();
             return Err(self.gone());
@@ -144,7 +163,7 @@ impl Shared {
             self.bus.refresh(&self.device)?.channel(relid).and_then(|channel| channel.monitor_id)
         };
         let Some(monitor) = monitor else { return Ok(Doorbell(Kind::Write)) };
-        let bits = self.pages.clone().and_then(|pages| Monitor::new(pages, relid, monitor));
+        let bits = self.pages.clone().and_then(|pages| SignalBits::new(pages, relid, Some(monitor)));
         bits.map(|bits| Doorbell(Kind::Monitor(bits))).ok_or_else(|| Error::Unsupported {
             device: self.device.name.clone(),
             what: format!("channel {relid} signals by monitor bit {monitor}, and the pages for that are not mapped"),
@@ -154,8 +173,8 @@ impl Shared {
 
     pub(super) fn ring(&self, doorbell: &Doorbell) -> Result<(), Error> {
         match &doorbell.0 {
-            Kind::Monitor(monitor) => {
-                monitor.set();
+            Kind::Monitor(bits) => {
+                bits.set();
                 Ok(())
             }
             Kind::Write => self.node.write_one().or_else(|error| {
@@ -171,8 +190,9 @@ impl Shared {
         self.ending.store(true, Ordering::SeqCst);
         let rings = self.lock();
         let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
+        let subchannels = rings.subchannels.values().flatten().flat_map(|subchannel| subchannel.mappings());
         let mut outcome = Ok(());
-        for mapping in rings.mappings.iter().chain(&self.primary).chain(pages) {
+        for mapping in subchannels.chain(&self.primary).chain(pages) {
             outcome = mapping.revoke().and(outcome);
         }
         self.rescinded.store(true, Ordering::Release);
@@ -182,6 +202,20 @@ impl Shared {
     pub(super) fn revoke_and_log(&self) {
         if let Err(error) = self.revoke() {
             log::error!(target: "vmbus::uio", "{}: {error}; its memory may still be reached", self.device.name);
+        }
+    }
+
+    /// The device was found to be gone: first the memory, then whoever wants to know.
+    pub(super) fn end(&self) {
+        self.revoke_and_log();
+        self.farewell.gone();
+    }
+
+    /// Tells `observer` once that the device is gone, and once that its node is closed.
+    pub(super) fn observe(&self, observer: Observer) {
+        self.farewell.observe(observer);
+        if self.is_rescinded() {
+            self.farewell.gone();
         }
     }
 
@@ -227,7 +261,7 @@ fn map_primary(bus: &Bus, device: &Device, options: Options, node: &Node) -> Res
 }
 
 /// The interrupt page and the monitor page; `None` when the device lacks one.
-fn map_pages(device: &Device, node: &Node) -> Result<Option<Pages>, Error> {
+fn map_pages(device: &Device, node: &Node) -> Result<Option<SignalPages>, Error> {
     let find = |name| Map::find(device, name);
     let (Some(interrupt), Some(monitor)) = (find(maps::INTERRUPT_PAGE)?, find(maps::MONITOR_PAGE)?) else {
         return Ok(None);
@@ -238,7 +272,7 @@ fn map_pages(device: &Device, node: &Node) -> Result<Option<Pages>, Error> {
         let _ = mapping.load(0);
         Ok::<_, Error>(Arc::new(mapping))
     };
-    Ok(Some(Pages {
+    Ok(Some(SignalPages {
         interrupt: mapping(&interrupt)?,
         interrupt_offset: interrupt.offset,
         monitor: mapping(&monitor)?,

@@ -1,30 +1,64 @@
-//! One channel's line to the host.
+//! One channel's line to the host: its signal bits, the host's eventfd, and whether it is still there.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::host_interrupts::interrupt;
 use crate::Error;
+use crate::memory::Mapping;
+use crate::signal_bits::SignalBits;
 
 /// One channel's line to the host. See [`link::Line`](crate::link::Line).
 #[derive(Debug, Clone)]
 pub struct Line {
-    rescinded: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    relid: u32,
+    rescinded: AtomicBool,
+    bits: SignalBits,
+    /// Guest to host; one for all channels.
+    host: Arc<OwnedFd>,
+    rings: [Arc<Mapping>; 2],
 }
 
 impl Line {
+    pub(super) fn new(relid: u32, bits: SignalBits, host: Arc<OwnedFd>, rings: [Arc<Mapping>; 2]) -> Self {
+        Self { shared: Arc::new(Shared { relid, rescinded: AtomicBool::new(false), bits, host, rings }) }
+    }
+
+    /// Sets the channel's bit, and its monitor bit where it has one; the host polls for that. Otherwise the host is
+    /// called, unless the bit was set already: then whoever set it calls, and the host takes both.
     pub(crate) fn signal(&self) -> Result<(), Error> {
-        self.check()
+        self.check()?;
+        if self.shared.bits.set() && !self.shared.bits.is_polled() {
+            interrupt(&self.shared.host).map_err(|error| Error::io("signal", "the host", error))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn is_rescinded(&self) -> bool {
-        self.rescinded.load(Ordering::Acquire)
+        self.shared.rescinded.load(Ordering::Acquire)
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.is_rescinded() { Err(Error::Rescinded { device: String::new() }) } else { Ok(()) }
+        if self.is_rescinded() {
+            return Err(Error::Rescinded { device: format!("(channel {})", self.shared.relid) });
+        }
+        Ok(())
     }
 
+    /// Takes the rings' pages away from every user of them, and then says so. They become zeroes; what is written to
+    /// them from here on reaches nobody.
     pub(crate) fn rescind(&self) {
-        self.rescinded.store(true, Ordering::Release);
+        for ring in &self.shared.rings {
+            if let Err(error) = ring.revoke() {
+                log::error!(target: "vmbus::wire", "channel {}: its rings stay mapped: {error}", self.shared.relid);
+            }
+        }
+        self.shared.rescinded.store(true, Ordering::Release);
     }
 }

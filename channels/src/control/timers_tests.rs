@@ -1,0 +1,1 @@
+//! The timer wheel against a plain list.

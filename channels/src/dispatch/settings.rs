@@ -1,0 +1,21 @@
+//! How dispatchers behave.
+
+use std::time::Duration;
+
+/// How dispatchers behave.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Packets that a channel may have handled before it is the next one's turn.
+    pub budget: usize,
+    /// How long a dispatcher goes on looking before it sleeps. Zero: not at all.
+    pub busy_poll: Duration,
+    /// Whether each dispatcher is bound to the CPU of its processor's number, where the affinity mask allows.
+    pub pinned: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { budget: 64, busy_poll: Duration::ZERO, pinned: true }
+    }
+}

@@ -1,0 +1,108 @@
+//! What keeps a channel open, and the work of opening and closing it. All of it may block in the kernel.
+
+use std::sync::Arc;
+
+use super::super::ending::Ended;
+use super::super::{Line, OpenDevice, Options};
+use super::host::Key;
+use super::inbox::{Inbox, Request};
+use super::look::{self, Bound};
+use crate::Error;
+use crate::link::{self, Port};
+use crate::sysfs::{Bus, Device};
+
+/// What keeps a channel open.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    /// A primary channel: the device.
+    Device(Arc<OpenDevice>),
+    /// A subchannel: its rings, and the device.
+    Subchannel {
+        /// The device that it belongs to.
+        device: Arc<OpenDevice>,
+        /// Its number.
+        relid: u32,
+        /// What revokes its rings.
+        line: Line,
+    },
+}
+
+impl Held {
+    /// Opens a device and says how that went.
+    pub(super) fn open(bus: &Bus, device: &Device, incarnation: u64, options: Options, key: Key, inbox: &Inbox) {
+        let opened = OpenDevice::open(bus, device, options).and_then(|open| {
+            // The node's number may have gone to another device since; if ours has it still, it had it all the time.
+            if look::bound(bus, &device.name)? != Bound::Since(incarnation) {
+                return Err(Error::Rescinded { device: device.name.clone() });
+            }
+            let port = port(&open, device.relid)?;
+            Ok((open, port))
+        });
+        let (device, port) = match opened {
+            Ok((open, port)) => {
+                let ended = inbox.clone();
+                open.observe(Box::new(move |how| {
+                    ended.put(match how {
+                        Ended::Gone => Request::Gone(key),
+                        Ended::Closed => Request::Closed(key),
+                    });
+                }));
+                (Some(Self::Device(Arc::new(open))), Ok(port))
+            }
+            Err(error) => (None, Err(error)),
+        };
+        inbox.put(Request::Opened { key, device, port });
+    }
+
+    /// Maps a subchannel of this device and says how that went.
+    pub(super) fn open_subchannel(&self, relid: u32, key: Key, inbox: &Inbox) {
+        let device = self.device();
+        let opened = port(device, relid).and_then(|port| Ok((device.line(relid)?, port)));
+        let (held, port) = match opened {
+            Ok((line, port)) => (Some(Self::Subchannel { device: Arc::clone(device), relid, line }), Ok(port)),
+            Err(error) => {
+                device.give_back(relid);
+                (None, Err(error))
+            }
+        };
+        inbox.put(Request::Opened { key, device: held, port });
+    }
+
+    /// Takes its memory away from all who use it. Doesn't block.
+    pub(super) fn revoke(&self) {
+        match self {
+            Self::Device(device) => device.revoke(),
+            Self::Subchannel { line, .. } => line.rescind(),
+        }
+    }
+
+    /// Closes it. A device says itself when it is closed, since others may still hold parts of it.
+    pub(super) fn close(self, key: Key, inbox: &Inbox) {
+        self.revoke();
+        if let Self::Subchannel { device, relid, .. } = &self {
+            device.give_back(*relid);
+        }
+        let is_subchannel = matches!(self, Self::Subchannel { .. });
+        drop(self);
+        if is_subchannel {
+            inbox.put(Request::Closed(key));
+        }
+    }
+
+    /// Asks the kernel whether the device is still there. If not, its observer is told.
+    pub(super) fn check(&self) {
+        let _ = self.device().check();
+    }
+
+    fn device(&self) -> &Arc<OpenDevice> {
+        match self {
+            Self::Device(device) | Self::Subchannel { device, .. } => device,
+        }
+    }
+}
+
+fn port(open: &OpenDevice, relid: u32) -> Result<Port, Error> {
+    let rings = open.rings(relid)?;
+    let line = link::Line::Uio(open.line(relid)?);
+    Ok(Port { outgoing: rings.outgoing, incoming: rings.incoming, line })
+}
