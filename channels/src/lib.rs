@@ -28,6 +28,10 @@
 
 #![forbid(unsafe_code)]
 
+// Tests inside and outside share a model, which speaks of this crate by its name.
+#[cfg(test)]
+extern crate self as vmbus_channels;
+
 mod buffer;
 mod bus;
 mod channel;
@@ -35,6 +39,8 @@ pub mod control;
 pub mod dispatch;
 mod error;
 mod executor;
+#[cfg(test)]
+mod fuzz_tests;
 mod here;
 mod id;
 pub mod mutation;

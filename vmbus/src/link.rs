@@ -55,7 +55,7 @@ pub trait Link: Send {
     ///
     /// The caller leaves what only the link knows to it: in [`GuestMessage::InitiateContact`] the addresses of the
     /// interrupt page and the monitor pages, interrupt source and trust level (only the features in `target` count, from
-    /// 5.0 on), in [`GuestMessage::ModifyConnection`] the monitor pages. The link also sees which version was asked for
+    /// 6.0 on), in [`GuestMessage::ModifyConnection`] the monitor pages. The link also sees which version was asked for
     /// and accepted, and so knows how to write and read what follows.
     ///
     /// # Errors

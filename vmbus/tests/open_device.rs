@@ -1,6 +1,7 @@
 //! The link over a device made of files: opening, locking, rings, signals, events, the end of the device, closing.
 #![expect(clippy::unwrap_used, reason = "a test may fail by panic")]
 
+#[expect(dead_code, reason = "made for all tests of devices, of which these need a part")]
 mod fake;
 
 use std::os::fd::{AsFd, OwnedFd};

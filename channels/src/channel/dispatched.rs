@@ -27,6 +27,11 @@ impl Dispatched {
         Ok(Self { transmitter: Transmitter::new(outgoing, hold)?, keeper: None })
     }
 
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> Arc<Hold> {
+        self.transmitter.owner().share()
+    }
+
     pub(crate) fn keeping(self, bus: Vmbus) -> Self {
         Self { keeper: Some(bus), ..self }
     }

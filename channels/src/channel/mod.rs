@@ -8,6 +8,8 @@ mod hold;
 mod owner;
 mod receive;
 mod send;
+#[cfg(test)]
+mod tests;
 mod transmit;
 
 use std::os::fd::{AsFd, BorrowedFd};

@@ -20,7 +20,8 @@ pub(super) struct Table {
     slots: Slab<Channel>,
     /// Of each slot that ever was: what its next content is called. As long as the slab was at its fullest.
     generations: Vec<u32>,
-    /// Who has the number. A departed channel keeps it until it is released; a severed one has lost it.
+    /// Who has the number: one load. A departed channel keeps it until it is released; a severed one has lost it. As long
+    /// as the highest number that ever was, so at most [`MAX_RELIDS`].
     relids: Vec<Option<ChannelId>>,
     /// Which channel is which device's. Only those that have not departed.
     devices: HashMap<Device, ChannelId>,
@@ -32,7 +33,7 @@ impl Table {
         Self {
             slots: Slab::new(),
             generations: Vec::new(),
-            relids: vec![None; MAX_RELIDS as usize],
+            relids: Vec::new(),
             devices: HashMap::new(),
             limit: limit.min(u32::MAX as usize),
         }
@@ -85,6 +86,12 @@ impl Table {
     }
 
     pub(super) fn bind_relid(&mut self, relid: u32, id: ChannelId) {
+        if !Self::is_relid(relid) {
+            return;
+        }
+        if self.relids.len() <= relid as usize {
+            self.relids.resize(relid as usize + 1, None);
+        }
         if let Some(place) = self.relids.get_mut(relid as usize) {
             *place = Some(id);
         }

@@ -89,6 +89,9 @@ impl<T: Copy> Wheel<T> {
     /// Lets time pass, and appends what expired.
     pub(super) fn advance(&mut self, now: Duration, expired: &mut Vec<(TimerKey, T)>) {
         let now = floor(now);
+        if now.saturating_sub(self.elapsed) > SPAN {
+            return self.jump(now, expired);
+        }
         while let Some((level, slot, at)) = self.next() {
             if at > now {
                 break;
@@ -99,6 +102,17 @@ impl<T: Copy> Wheel<T> {
         self.elapsed = self.elapsed.max(now);
     }
 
+    /// Time passes by more than the wheel holds: every timer is looked at, once.
+    fn jump(&mut self, now: u64, expired: &mut Vec<(TimerKey, T)>) {
+        self.elapsed = now;
+        self.occupied = [0; LEVELS as usize];
+        self.heads = [[None; SLOTS as usize]; LEVELS as usize];
+        let all: Vec<_> = self.entries.iter().map(|(index, _)| index).collect();
+        for index in all {
+            self.expire_or_link(index, expired);
+        }
+    }
+
     /// Takes all timers out of a slot: those that are due expire, the others go to a lower level.
     fn empty(&mut self, level: u32, slot: u32, expired: &mut Vec<(TimerKey, T)>) {
         let mut cursor = self.head(level, slot).and_then(Option::take);
@@ -106,14 +120,20 @@ impl<T: Copy> Wheel<T> {
             *occupied &= !(1 << slot);
         }
         while let Some(index) = cursor {
-            let Some(entry) = self.entries.get(index) else { break };
-            cursor = entry.next;
-            if entry.at <= self.elapsed {
+            cursor = self.entries.get(index).and_then(|entry| entry.next);
+            self.expire_or_link(index, expired);
+        }
+    }
+
+    /// What becomes of a timer that is in no slot.
+    fn expire_or_link(&mut self, index: usize, expired: &mut Vec<(TimerKey, T)>) {
+        match self.entries.get(index) {
+            Some(entry) if entry.at <= self.elapsed => {
                 expired.push((TimerKey { index, serial: entry.serial }, entry.due));
                 self.entries.try_remove(index);
-            } else {
-                self.link(index);
             }
+            Some(_) => self.link(index),
+            None => {}
         }
     }
 

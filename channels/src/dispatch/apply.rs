@@ -51,14 +51,14 @@ impl<F: Flags> Dispatcher<F> {
 
     /// Puts an entry into its place and looks after it.
     fn settle_in(&mut self, relid: usize, id: ChannelId, entry: Entry) {
-        let Entry { target, line, hold } = entry;
+        let Entry { target, source, hold } = entry;
         if let Some(target) = target {
-            if let Some(line) = &line {
-                self.lines.watch(relid, line);
+            if let Some(source) = source {
+                self.lines.watch(relid, source);
             }
             self.targets.put(relid, target);
         }
-        self.places.replace(relid, Place::Here(Resident { id, line, hold }));
+        self.places.replace(relid, Place::Here(Resident { id, hold }));
         self.tally.entries.add(1);
         if !self.lacks(Mutation::NoLook) {
             self.event(relid);
@@ -109,17 +109,17 @@ impl<F: Flags> Dispatcher<F> {
             return self.stale("move", relid, id);
         }
         self.ready.remove(relid);
-        self.lines.unwatch(relid);
+        let source = self.lines.unwatch(relid);
         let target = self.targets.take(relid);
         // What is flagged here stays flagged: it is found, and sent on.
         let left = if self.lacks(Mutation::NoMarker) { Place::Empty } else { Place::Left { id, to } };
-        let Place::Here(Resident { line, hold, .. }) = self.places.replace(relid, left) else { return };
+        let Place::Here(Resident { hold, .. }) = self.places.replace(relid, left) else { return };
         self.tally.entries.less();
         if !self.lacks(Mutation::NoMarker) {
             self.tally.markers.add(1);
         }
         // Without a target if it has ended by itself: what it holds is still kept until it is retired.
-        self.post(to, Order::Arrive(relid, id, Entry { target, line, hold }));
+        self.post(to, Order::Arrive(relid, id, Entry { target, source, hold }));
     }
 
     fn arrive(&mut self, relid: usize, id: ChannelId, entry: Entry) {

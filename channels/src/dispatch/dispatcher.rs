@@ -189,7 +189,7 @@ impl<F: Flags> Dispatcher<F> {
     /// Nothing of it is called any more, or is waited for. Whatever it does while it goes is contained.
     pub(super) fn drop_target(&mut self, relid: usize, ending: Option<Ending>) {
         self.ready.remove(relid);
-        self.lines.unwatch(relid);
+        drop(self.lines.unwatch(relid));
         let Some(mut target) = self.targets.take(relid) else { return };
         if ending != Some(Ending::Panicked) && contained(|| target.ended(ending)).is_none() {
             self.tally.panics.add(1);

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use vmbus::link::Line;
 
+use super::lines::Source;
 use super::{Ending, Notifier};
 
 /// What an event asks for.
@@ -44,7 +45,7 @@ pub trait Serve: Send {
 pub struct Entry {
     /// `None` once it has ended by itself.
     pub(super) target: Option<Box<dyn Serve>>,
-    pub(super) line: Option<Line>,
+    pub(super) source: Option<Box<dyn Source>>,
     pub(super) hold: Option<Box<dyn Any + Send>>,
 }
 
@@ -58,19 +59,25 @@ impl Entry {
     /// Calls a handler.
     #[must_use]
     pub fn serve(target: Box<dyn Serve>) -> Self {
-        Self { target: Some(target), line: None, hold: None }
+        Self { target: Some(target), source: None, hold: None }
     }
 
     /// Waits for the interrupts of this line's descriptor, if it has one.
     #[must_use]
-    pub fn on_line(mut self, line: Line) -> Self {
-        self.line = line.descriptor().is_some().then_some(line);
+    pub fn on_line(self, line: Line) -> Self {
+        self.on_source(Box::new(line))
+    }
+
+    /// Waits for the interrupts of this source, if it has a descriptor.
+    #[must_use]
+    pub fn on_source(mut self, source: Box<dyn Source>) -> Self {
+        self.source = source.descriptor().is_some().then_some(source);
         self
     }
 
     /// The number of that descriptor.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
-        self.line.as_ref()?.descriptor().map(|descriptor| descriptor.as_raw_fd())
+        self.source.as_ref()?.descriptor().map(|descriptor| descriptor.as_raw_fd())
     }
 
     /// Keeps something alive as long as the entry, such as the reference to its channel. Dropped last.
@@ -83,7 +90,7 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Entry").field("line", &self.line).finish_non_exhaustive()
+        formatter.debug_struct("Entry").field("descriptor", &self.descriptor()).finish_non_exhaustive()
     }
 }
 

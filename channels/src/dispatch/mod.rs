@@ -24,6 +24,7 @@ mod team;
 mod thread;
 
 pub use entry::{Attention, Entry, Progress, Serve};
+pub use lines::Source;
 pub use notifier::Notifier;
 pub use report::{Counters, Ending, Report};
 pub use served::{Bell, Handler, Served};

@@ -3,8 +3,6 @@
 use std::any::Any;
 use std::collections::VecDeque;
 
-use vmbus::link::Line;
-
 use super::orders::Order;
 use crate::ChannelId;
 
@@ -25,7 +23,6 @@ pub(super) enum Place {
 /// A channel that is here. Its parts are dropped in this order, after its target.
 pub(super) struct Resident {
     pub(super) id: ChannelId,
-    pub(super) line: Option<Line>,
     pub(super) hold: Option<Box<dyn Any + Send>>,
 }
 

@@ -76,12 +76,13 @@ impl<F: Flags + Send + 'static> Loop<F> {
     }
 
     fn run(mut self) {
-        while !self.dispatcher.is_stopping() {
+        loop {
             let busy = self.dispatcher.turn() || self.poll_on();
-            // Devices have no flags to look at: asking costs a system call, between any two turns.
             if self.dispatcher.is_stopping() {
-                break;
-            } else if !busy {
+                return;
+            }
+            // Devices have no flags to look at: asking costs a system call, between any two turns.
+            if !busy {
                 self.sleep();
             } else if !self.dispatcher.lines.is_empty() {
                 self.wait(Some(Duration::ZERO));

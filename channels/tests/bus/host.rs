@@ -233,13 +233,13 @@ impl State {
             GuestMessage::GpadlHeader(header) => {
                 self.assemble(header.gpadl, |_| Assembler::start(&header, Limits::default()).unwrap())
             }
-            GuestMessage::GpadlBody(body) => self.assemble(body.gpadl, |former| former.unwrap().add(&body).unwrap()),
+            GuestMessage::GpadlBody(body) => self.assemble(body.gpadl, |former| former.unwrap().push(&body).unwrap()),
             GuestMessage::GpadlTeardown { gpadl, .. } if speaks(Silent::Teardown) => {
                 self.gpadls.remove(&gpadl);
                 self.say(&HostMessage::GpadlTorndown { gpadl });
             }
             GuestMessage::Open(open) => {
-                let pages = self.gpadls[&open.ring].clone();
+                let pages = self.gpadls.get(&open.ring).unwrap().clone();
                 let (outgoing, incoming) = pages.split_at(usize::try_from(open.downstream_offset_pages).unwrap());
                 let reader = Reader::new(self.guest.memory.ring(outgoing).unwrap().0).unwrap();
                 let writer = Writer::new(self.guest.memory.ring(incoming).unwrap().0).unwrap();

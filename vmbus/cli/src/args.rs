@@ -33,8 +33,8 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` logs warnings
-    /// and every other command errors.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` and
+    /// `watch` log warnings and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
@@ -80,6 +80,14 @@ pub(crate) enum Command {
     /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
+    /// Print every arrival and removal on the bus as it happens, until a signal ends it
+    ///
+    /// All devices are watched, also those with kernel drivers. Each line has the time (UTC), what happened, and the
+    /// device as it was then: class, instance, relid, driver. First comes what is there. With --json it prints one
+    /// object a line, each with an "event": present, arrived, bound, unbound, removed; and lost, when the kernel had
+    /// more to announce than there was room for: what differs then is read from sysfs and follows.
+    #[command(after_long_help = exit::POINTER)]
+    Watch(Watch),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -160,6 +168,13 @@ pub(crate) struct Balloon {
     /// Wait this long for the device to be bound to uio_hv_generic, if it is not yet
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Leave out what is there when it begins
+    #[arg(long)]
+    pub(crate) no_initial: bool,
 }
 
 #[cfg(test)]

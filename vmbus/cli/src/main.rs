@@ -13,6 +13,7 @@ mod failure;
 mod output;
 mod selector;
 mod table;
+mod time;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -52,12 +53,13 @@ fn refuse(error: &clap::Error) -> Exit {
     if help { Exit::Ok } else { Exit::Usage }
 }
 
-/// Logs to standard error what `filter`, `VMBUS_LOG` or `RUST_LOG` ask for. Without them a driver logs warnings; a
+/// Logs to standard error what `filter`, `VMBUS_LOG` or `RUST_LOG` ask for. Without them what stays logs warnings; a
 /// command that ends at once logs errors only, as what it warns of is in the error that it ends with.
 fn start_log(filter: Option<&str>, command: &Command, quiet: bool) {
     let from_environment =
         || ["VMBUS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let default = || if quiet || !matches!(command, Command::Balloon(_)) { "error" } else { "warn" }.to_owned();
+    let stays = matches!(command, Command::Balloon(_) | Command::Watch(_));
+    let default = || if quiet || !stays { "error" } else { "warn" }.to_owned();
     let filter = filter.map(str::to_owned).or_else(from_environment).unwrap_or_else(default);
     env_logger::Builder::new().parse_filters(&filter).init();
 }

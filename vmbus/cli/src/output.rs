@@ -22,6 +22,14 @@ pub(crate) fn line(text: impl AsRef<str>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints one line at once, for who reads along.
+pub(crate) fn line_now(text: impl AsRef<str>) -> anyhow::Result<()> {
+    let mut stdout = stdout();
+    writeln!(stdout, "{}", text.as_ref())?;
+    stdout.flush()?;
+    Ok(())
+}
+
 /// Prints a document for programs, indented: it is read by people too.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)?;

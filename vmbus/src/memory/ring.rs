@@ -24,9 +24,8 @@ pub fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -
     let data_bytes = ring_bytes.checked_sub(page_size()).ok_or(Errno::INVAL)?;
     let page = u64::try_from(page_size()).map_err(|_| Errno::OVERFLOW)?;
     let data_offset = file_offset.checked_add(page).ok_or(Errno::OVERFLOW)?;
-    let control = Piece { file, file_offset, bytes: page_size() };
-    let data = Piece { file, file_offset: data_offset, bytes: data_bytes };
-    mirrored(control, &[data])
+    let once = Piece { file, file_offset, bytes: ring_bytes };
+    mirrored(&[once], &[Piece { file, file_offset: data_offset, bytes: data_bytes }])
 }
 
 /// Maps a ring that lies in these pages of a file: the first is the control page, the others are the data in their
@@ -36,21 +35,22 @@ pub fn map_mirrored(file: BorrowedFd<'_>, file_offset: u64, ring_bytes: usize) -
 /// # Errors
 /// As [`map_pages`](super::map_pages); `EINVAL` also for a ring without data or one that `vmbus-ringbuf` does not take.
 pub fn map_ring_pages(file: BorrowedFd<'_>, pages: &[u64]) -> Result<(Ring, Arc<Mapping>), Errno> {
-    let (control, data) = pages.split_first().ok_or(Errno::INVAL)?;
-    let [control] = *pieces(file, &[*control])? else { return Err(Errno::INVAL) };
-    mirrored(control, &pieces(file, data)?)
+    let (_, data) = pages.split_first().ok_or(Errno::INVAL)?;
+    mirrored(&pieces(file, pages)?, &pieces(file, data)?)
 }
 
-/// A ring of a control page and data, the data mapped twice. (Control and data are separate pieces even where they are
-/// neighbours in the file; the kernel makes one area of neighbours.)
-fn mirrored(control: Piece<'_>, data: &[Piece<'_>]) -> Result<(Ring, Arc<Mapping>), Errno> {
-    let ring_bytes = data.iter().try_fold(control.bytes, |sum, piece| sum.checked_add(piece.bytes));
-    let ring_bytes = ring_bytes.ok_or(Errno::OVERFLOW)?;
-    let pieces: Vec<_> = [&[control], data, data].concat();
-    let mapping = Arc::new(Mapping::new(&pieces)?);
+/// A ring in `once`: the control page and the data. `data` are the data alone, which are mapped again behind them.
+fn mirrored(once: &[Piece<'_>], data: &[Piece<'_>]) -> Result<(Ring, Arc<Mapping>), Errno> {
+    let bytes = |pieces: &[Piece<'_>]| pieces.iter().try_fold(0_usize, |sum, piece| sum.checked_add(piece.bytes));
+    let ring_bytes = bytes(once).ok_or(Errno::OVERFLOW)?;
+    if bytes(data).and_then(|data_bytes| data_bytes.checked_add(page_size())) != Some(ring_bytes) {
+        return Err(Errno::INVAL);
+    }
+    let mapping = Arc::new(Mapping::new(&[once, data].concat())?);
     let place = Place::within(&mapping, 0, ring_bytes)?;
-    // SAFETY: the place lies inside the mapping and its data (all pieces of `data`) are followed by the same data; the
-    // mapping given along keeps the addresses valid. A revocation puts separate zeroes where the two views were: they
+    // SAFETY: the place lies inside the mapping and its data, which are all of `once` but its first page, are
+    // followed by the same data (both callers take `data` from the same pages, and the lengths were checked); the mapping
+    // given along keeps the addresses valid. A revocation puts separate zeroes where the two views were: they
     // no longer mirror each other, but stay readable and writable. The host writes these bytes, and so may any process
     // that maps the same file, also through a page that the list names twice; nothing in this program ever holds a
     // reference to them.

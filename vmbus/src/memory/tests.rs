@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -12,7 +12,8 @@ use rustix::param::page_size;
 use vmbus_ringbuf::{ControlField, Memory};
 
 use super::mapping::{Mapping, Piece};
-use super::ring::{contiguous, map_mirrored};
+use super::pages::map_pages;
+use super::ring::{contiguous, map_mirrored, map_ring_pages};
 
 const MARK: u32 = 0xA5A5_5A5A;
 
@@ -228,4 +229,93 @@ fn a_ring_outlives_the_file_descriptor() {
     ring.read(0, &mut back);
     assert_eq!(back, [7]);
     assert!(File::open("/proc/self/maps").is_ok());
+}
+
+#[test]
+fn whole_words_are_taken_once_and_bits_cleared_alone() {
+    let mapping = whole(&file(1), 1);
+    mapping.set_bits(8, 0x8000_0001).unwrap();
+    mapping.set_bits(12, 0x10).unwrap();
+    assert_eq!(mapping.load64(8), Some(0x10_8000_0001), "the lower half is the lower address");
+    assert_eq!(mapping.clear_bits(8, 0x8000_0000), Some(0x8000_0001));
+    assert_eq!((mapping.take_word(8), mapping.take_word(8)), (Some(0x10_0000_0001), Some(0)));
+    assert_eq!((mapping.load64(0), mapping.load64(16)), (Some(0), Some(0)), "its neighbours are left alone");
+    for offset in [4, 9, page_size() - 4, page_size(), usize::MAX - 7] {
+        assert_eq!((mapping.load64(offset), mapping.take_word(offset)), (None, None), "offset {offset}");
+    }
+    assert_eq!(mapping.clear_bits(page_size(), 1), None);
+}
+
+/// Bits that several threads set, each only after it was taken, are all taken: none is lost between a load and a swap.
+#[test]
+fn taking_races_with_setting_and_loses_nothing() {
+    const ROUNDS: usize = 20_000;
+    let file = file(1);
+    let (ours, theirs) = (whole(&file, 1), whole(&file, 1));
+    let taken = [const { AtomicUsize::new(0) }; 2];
+    thread::scope(|scope| {
+        for (bit, taken) in taken.iter().enumerate() {
+            let theirs = &theirs;
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    theirs.set_bits(4 * bit, 1).unwrap();
+                    while taken.load(Ordering::Acquire) == round {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        while taken.iter().any(|taken| taken.load(Ordering::Relaxed) < ROUNDS) {
+            let word = ours.take_word(0).unwrap();
+            for (bit, taken) in taken.iter().enumerate() {
+                taken.fetch_add(usize::from(word >> (32 * bit) & 1 == 1), Ordering::Release);
+            }
+        }
+    });
+    assert_eq!(ours.load64(0), Some(0));
+}
+
+#[test]
+fn pages_are_mapped_in_the_order_of_the_list() {
+    let file = file(6);
+    for number in 0..6_u32 {
+        pwrite(&file, &number.to_le_bytes(), u64::from(number) * page_size() as u64).unwrap();
+    }
+    for list in [&[4][..], &[2, 3, 4], &[5, 4, 3], &[1, 2, 5, 0, 1], &[3, 3]] {
+        let mapping = map_pages(file.as_fd(), list).unwrap();
+        assert_eq!(mapping.bytes(), list.len() * page_size());
+        let words: Vec<_> = (0..list.len()).map(|at| u64::from(mapping.load(at * page_size()).unwrap())).collect();
+        assert_eq!(words, list);
+    }
+    for list in [&[][..], &[u64::MAX], &[u64::MAX, 0], &[1 << 60]] {
+        assert!(map_pages(file.as_fd(), list).is_err(), "{list:?}");
+    }
+    let beyond = map_pages(file.as_fd(), &[5, 6]).unwrap();
+    assert_eq!(beyond.load(page_size()), Some(0));
+    assert!(beyond.is_revoked(), "the file has no such page");
+}
+
+#[test]
+fn a_ring_of_pages_is_mirrored_as_one() {
+    let file = file(8);
+    for list in [&[1, 2, 3, 4][..], &[7, 0, 5, 2], &[6, 5, 4]] {
+        let (ring, mapping) = map_ring_pages(file.as_fd(), list).unwrap();
+        assert_eq!(ring.data_bytes() as usize, (list.len() - 1) * page_size());
+        assert_eq!(mapping.bytes(), (2 * list.len() - 1) * page_size());
+        let last = ring.data_bytes() - 8;
+        ring.write(last, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+        ring.store(ControlField::ReadIndex, 40);
+        let page = |number: u64| number * page_size() as u64;
+        let at = |offset: u64| {
+            let mut word = [0_u8; 4];
+            pread(&file, &mut word, offset).unwrap();
+            word
+        };
+        assert_eq!(at(page(list[0]) + 4), [40, 0, 0, 0], "the control page is the first of the list");
+        assert_eq!(at(page(*list.last().unwrap()) + page_size() as u64 - 4), [5, 6, 7, 8]);
+        assert_eq!(at(page(list[1])), [9, 10, 11, 12]);
+    }
+    for list in [&[][..], &[1]] {
+        assert!(map_ring_pages(file.as_fd(), list).is_err(), "{list:?}");
+    }
 }

@@ -78,10 +78,14 @@ impl GuestMessage {
     /// The bytes of this message.
     ///
     /// # Errors
-    /// It is not there under `protocol`, lacks what this version has in it, or holds what has no place in it.
+    /// It is not there under `protocol` (a goodbye always is), lacks what this version has in it, or holds what has no
+    /// place in it.
     pub fn encode(&self, protocol: Protocol) -> Result<Message, MessageError> {
         let kind = self.kind();
-        wire::check(kind, Speaker::Guest, protocol)?;
+        // A guest that has said hello and heard nothing may say goodbye: the host may know more than the guest.
+        if kind != kind::UNLOAD {
+            wire::check(kind, Speaker::Guest, protocol)?;
+        }
         match self {
             Self::RequestOffers | Self::Unload | Self::Pause | Self::Resume => put(kind, &()),
             Self::Open(request) => put_open(kind, request, protocol),

@@ -4,6 +4,8 @@
 //! Each is an 8-byte header (type, padding) and a body; little-endian; at most [`MAX_MESSAGE_BYTES`] bytes in all.
 
 mod buffer;
+#[cfg(any(test, feature = "doubles"))]
+pub mod doubles;
 mod error;
 pub mod gpadl;
 mod guest;

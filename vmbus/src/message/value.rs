@@ -105,6 +105,16 @@ bitflags::bitflags! {
     }
 }
 
+impl Features {
+    /// The features that have a name. (`all()` has every bit, as a host may send any.)
+    pub const KNOWN: Self = Self::GUEST_SPECIFIED_SIGNAL_PARAMETERS
+        .union(Self::CHANNEL_INTERRUPT_REDIRECTION)
+        .union(Self::MODIFY_CONNECTION)
+        .union(Self::CLIENT_ID)
+        .union(Self::CONFIDENTIAL_CHANNELS)
+        .union(Self::PAUSE_RESUME);
+}
+
 /// A GPADL: guest pages that the host may reach under this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GpadlId(pub u32);

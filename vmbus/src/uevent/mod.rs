@@ -4,6 +4,7 @@
 
 mod parse;
 mod wait;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use crate::Error;
 
 pub use parse::{NotUevent, parse};
 pub(crate) use wait::hints;
+pub use watch::{Change, Seen, Watch, What};
 
 /// What happened to a kernel object.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,7 +24,5 @@ pub use events::Event;
 pub use line::Line;
 pub use maps::{Map, maps};
 pub use open_device::OpenDevice;
-/// Its former name, for `channels` until that is built on ports.
-pub use open_device::OpenDevice as Link;
 pub use options::{Layout, Options};
 pub use rings::RingPair;

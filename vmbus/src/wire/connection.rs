@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::Errno;
 
 use super::host_interrupts::interrupt;
 use super::layout::{EVENT_FLAGS, Layout, VMBUS_SINT};
@@ -109,8 +108,8 @@ impl Connection {
     /// Fills in the addresses, and remembers what was asked for: the answer does not repeat it.
     fn contact(&self, speech: &mut Speech, mut contact: InitiateContact) -> Result<(), Error> {
         let features = match contact.target {
-            ContactTarget::Source { features, .. } => features,
-            ContactTarget::InterruptPage(_) => Features::empty(),
+            ContactTarget::Source { features, .. } if contact.version >= Version::V6_0 => features,
+            _ => Features::empty(),
         };
         [contact.parent_to_child_monitor, contact.child_to_parent_monitor] = self.monitor_addresses();
         let sint = u8::try_from(VMBUS_SINT).unwrap_or_default();
@@ -133,7 +132,7 @@ impl Connection {
         if let Some(why) = &speech.ended {
             return Err(Error::Disconnected { why: why.clone() });
         }
-        let invalid = |why: String| Error::io("post", format!("{message:?}"), std::io::Error::other(why));
+        let invalid = |why: String| Error::io("post", "a message", std::io::Error::other(why));
         let encoded = message.encode(speech.protocol).map_err(|error| invalid(error.to_string()))?;
         let frame =
             Frame::post(speech.connection_id, encoded.as_ref()).ok_or_else(|| invalid("too long".to_owned()))?;
@@ -161,9 +160,13 @@ impl Connection {
         if !speech.welcome {
             return Ok(());
         }
-        // The receiving thread finds the end, too, and tells the sink: with what the host has said before.
-        let lost = |error: Errno| Error::Disconnected { why: format!("the socket says: {error}") };
-        speech.outbox.flush(self.socket.as_fd()).map_err(lost)
+        // The receiving thread says so to the sink, behind what the host has said before.
+        speech.outbox.flush(self.socket.as_fd()).map_err(|error| {
+            let why = format!("the socket says: {error}");
+            speech.ended.get_or_insert_with(|| why.clone());
+            self.wake();
+            Error::Disconnected { why }
+        })
     }
 
     /// The host has answered the transport's hello.

@@ -4,6 +4,7 @@
 //! closed. Nothing here waits, unless it says so.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,8 +81,10 @@ impl Drop for HostListener {
 
 fn remove_stale(path: &Path) -> Result<(), Error> {
     let refused = |source: &std::io::Error| Errno::from_io_error(source) == Some(Errno::CONNREFUSED);
+    // Connecting to a plain file is refused, too; it is not ours to remove.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
     match connect(path) {
-        Err(Error::Io { source, .. }) if refused(&source) => {
+        Err(Error::Io { source, .. }) if is_socket && refused(&source) => {
             std::fs::remove_file(path).map_err(|error| Error::io("remove the stale", path, error))
         }
         // It answers, is no socket of ours, or may not be asked.

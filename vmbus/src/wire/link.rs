@@ -119,8 +119,16 @@ impl Link for WireLink {
         let invalid = |error| Error::io("share", format!("GPADL {}", gpadl.0), std::io::Error::other(error));
         let ranges = [Range::of_pages(pages).map_err(invalid)?];
         for message in split(relid, gpadl, &ranges).map_err(invalid)? {
-            // Half of them may be with the host by now, so the pages stay taken; but then the connection has ended.
-            connection.post(&message)?;
+            match connection.post(&message) {
+                Ok(()) => {}
+                // Half of them may be with the host by now, so the pages stay taken; and nothing else will be sent.
+                Err(error @ Error::Disconnected { .. }) => return Err(error),
+                // There is no agreement on anything yet.
+                Err(error) => {
+                    self.shares.remove(gpadl);
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }

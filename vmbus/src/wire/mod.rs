@@ -16,6 +16,8 @@ mod link;
 mod receiver;
 mod settings;
 mod shares;
+#[cfg(test)]
+mod tests;
 pub mod transport;
 
 pub use guest_memory::{GuestMemory, Pages};

@@ -43,8 +43,10 @@ pub(super) fn run(connection: &Connection, sink: &Sink) {
 fn listen(connection: &Connection, sink: &Sink) -> Result<(), End> {
     let mut more = false;
     loop {
+        // An error here is the end, which is found (behind what came before it) below.
+        let unsent = connection.flush().unwrap_or(false);
         if !more {
-            wait(connection)?;
+            wait(connection, unsent)?;
         }
         if connection.is_stopping() {
             return Err(End::Quiet);
@@ -62,10 +64,8 @@ fn listen(connection: &Connection, sink: &Sink) -> Result<(), End> {
 }
 
 /// Waits for the socket, or to be woken.
-fn wait(connection: &Connection) -> Result<(), End> {
-    // An error here is the socket's end, which is found (with what came before it) by receiving.
-    let waiting = connection.flush().unwrap_or(false);
-    let interest = if waiting { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+fn wait(connection: &Connection, unsent: bool) -> Result<(), End> {
+    let interest = if unsent { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
     let wake = connection.wake_fd();
     let mut waited = [PollFd::new(connection, interest), PollFd::from_borrowed_fd(wake, PollFlags::IN)];
     match poll(&mut waited, None) {

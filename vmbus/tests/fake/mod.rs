@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -23,27 +24,54 @@ const INTERRUPT_MAP: usize = 20;
 const MONITOR_MAP: usize = 21;
 
 pub struct Fake {
-    folder: TempDir,
+    folder: Rc<TempDir>,
+    name: &'static str,
+    relid: u32,
+    uio: &'static str,
 }
 
 impl Fake {
     /// A bound device with a `ring` file and no `/dev/uio0` yet.
     pub fn new() -> Self {
-        let fake = Self { folder: TempDir::new().unwrap() };
-        fake.write("id", "11\n");
-        fake.write("device_id", &format!("{{{NAME}}}\n"));
-        fake.write("class_id", "{525074dc-8985-46e2-8057-a307dc18a502}\n");
-        fake.write("state", "3\n");
-        fake.map(0, "txrx_rings", 2 * RING_PAGES * page_size());
-        fake.map(INTERRUPT_MAP, "int_page", 4096);
-        fake.map(MONITOR_MAP, "monitor_page", 4096);
-        fake.channel(RELID);
+        let fake = Self { folder: Rc::new(TempDir::new().unwrap()), name: NAME, relid: RELID, uio: "uio0" };
         fs::create_dir_all(fake.path("dev")).unwrap();
+        fake.fill();
         fs::create_dir_all(fake.path("proc/sys/kernel")).unwrap();
         let own = std::process::id().to_string();
         symlink(Path::new("/proc").join(&own), fake.path("proc").join(&own)).unwrap();
         // One that takes the mappings of a ring file back itself.
         fake.with_kernel("6.15.0")
+    }
+
+    /// Another device on the same bus.
+    pub fn beside(&self, name: &'static str, relid: u32, uio: &'static str) -> Self {
+        let fake = Self { folder: Rc::clone(&self.folder), name, relid, uio };
+        fake.fill();
+        fake
+    }
+
+    fn fill(&self) {
+        self.write("id", &format!("{}\n", self.relid));
+        self.write("device_id", &format!("{{{}}}\n", self.name));
+        self.write("class_id", "{525074dc-8985-46e2-8057-a307dc18a502}\n");
+        self.write("state", "3\n");
+        self.channel(self.relid);
+        self.bind();
+    }
+
+    /// As the kernel does: the driver first, then the UIO device.
+    pub fn bind(&self) {
+        symlink("../../drivers/uio_hv_generic", self.device_folder().join("driver")).unwrap();
+        self.map(0, "txrx_rings", 2 * RING_PAGES * page_size());
+        self.map(INTERRUPT_MAP, "int_page", 4096);
+        self.map(MONITOR_MAP, "monitor_page", 4096);
+    }
+
+    /// The folder moves away, so that the next one is another one for certain.
+    pub fn unbind(&self) {
+        fs::remove_file(self.device_folder().join("driver")).unwrap();
+        let grave = tempfile::tempdir_in(self.folder.path()).unwrap().keep();
+        fs::rename(self.device_folder().join("uio"), grave.join("uio")).unwrap();
     }
 
     pub fn with_kernel(self, release: &str) -> Self {
@@ -80,7 +108,7 @@ impl Fake {
     }
 
     pub fn node(&self) -> PathBuf {
-        self.path("dev/uio0")
+        self.path("dev").join(self.uio)
     }
 
     /// A node without a name, and its other end: what is sent there is read from the node, and the other way round.
@@ -95,7 +123,7 @@ impl Fake {
     }
 
     pub fn map(&self, index: usize, name: &str, bytes: usize) {
-        let folder = format!("uio/uio0/maps/map{index}");
+        let folder = format!("uio/{}/maps/map{index}", self.uio);
         self.write(&format!("{folder}/name"), &format!("{name}\n"));
         self.write(&format!("{folder}/size"), &format!("{bytes:#x}\n"));
         self.write(&format!("{folder}/offset"), "0x0\n");
@@ -117,7 +145,7 @@ impl Fake {
     }
 
     pub fn device_folder(&self) -> PathBuf {
-        self.folder.path().join("sys/bus/vmbus/devices").join(NAME)
+        self.folder.path().join("sys/bus/vmbus/devices").join(self.name)
     }
 
     pub fn ring_path(&self, relid: u32) -> PathBuf {
@@ -143,7 +171,7 @@ impl Fake {
     }
 
     pub fn device(&self) -> Device {
-        self.bus().find(NAME).unwrap()
+        self.bus().find(self.name).unwrap()
     }
 
     /// The shared pages as the host sees them: the set bits of each, counted from its start.

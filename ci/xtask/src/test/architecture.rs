@@ -12,12 +12,13 @@ use serde_json::Value;
 use super::step::{Outcome, say};
 
 /// Each crate of the workspace and the crates of the workspace it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("vmbus-ringbuf", &[]),
     ("vmbus", &["vmbus-ringbuf"]),
     ("vmbus-channels", &["vmbus-ringbuf", "vmbus"]),
     ("vmbus-devices", &["vmbus-ringbuf", "vmbus", "vmbus-channels"]),
-    ("vmbusctl", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices"]),
+    ("vmbus-simhost", &["vmbus-ringbuf", "vmbus"]),
+    ("vmbusctl", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices"]),
     ("xtask", &[]),
 ];

@@ -15,56 +15,72 @@ const INSTRUMENTATION: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks";
 /// The target is named so that build scripts and proc macros stay uninstrumented.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The folders that hold fuzz targets, each a workspace of its own. One that a checkout lacks is left out.
+const FOLDERS: [&str; 3] = ["ringbuf/fuzz", "vmbus/fuzz", "channels/fuzz"];
 /// How many targets run at a time: one per core of the machine the project is built for.
 const AT_A_TIME: usize = 2;
 
-/// Builds every target and runs each for `seconds`; a crash leaves its input under `ringbuf/fuzz/artifacts`.
+/// A fuzz target: a file of some folder's `fuzz_targets`.
+struct Target {
+    folder: PathBuf,
+    name: String,
+}
+
+/// Builds every target and runs each for `seconds`; a crash leaves its input under its folder's `artifacts`.
 pub(super) fn run_all(root: &Path, seconds: u32) -> Result<Outcome> {
     if !cfg!(target_arch = "x86_64") {
         return Ok(Outcome::Skipped("the fuzz targets are built for x86_64 only".to_owned()));
     }
-    let folder = root.join("ringbuf/fuzz");
+    // One folder for all: what they have in common is built once.
     let built = root.join("target/fuzz");
     ensure_compiler()?;
+    let mut targets = Vec::new();
+    for folder in FOLDERS.map(|folder| root.join(folder)).into_iter().filter(|folder| folder.is_dir()) {
+        if let Outcome::Failed(why) = build(&folder, &built)? {
+            return Ok(Outcome::Failed(why));
+        }
+        targets.extend(targets_of(&folder)?);
+    }
+    let programs = built.join(TARGET).join("release");
+    for group in targets.chunks(AT_A_TIME) {
+        let running = group.iter().map(|target| start(target, &programs, seconds)).collect::<Result<Vec<_>>>()?;
+        // Each is waited for, so that none is left behind when another has found something.
+        let ended: Vec<_> = running.into_iter().map(|(name, child, log)| finish(&name, child, &log)).collect();
+        ended.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn build(folder: &Path, built: &Path) -> Result<Outcome> {
+    say!("    building the targets of {}", folder.display());
     let mut build = Command::new(env!("CARGO"));
-    build.current_dir(&folder).env("RUSTFLAGS", INSTRUMENTATION).env("CARGO_TARGET_DIR", &built).args([
+    build.current_dir(folder).env("RUSTFLAGS", INSTRUMENTATION).env("CARGO_TARGET_DIR", built).args([
         "build",
         "--release",
         "--bins",
         "--target",
         TARGET,
     ]);
-    if let Outcome::Failed(why) = run(&mut build, "cargo build of the fuzz targets")? {
-        return Ok(Outcome::Failed(why));
-    }
-    let names = target_names(&folder)?;
-    for group in names.chunks(AT_A_TIME) {
-        let running = group
-            .iter()
-            .map(|name| start(&folder, &built.join(TARGET).join("release").join(name), name, seconds))
-            .collect::<Result<Vec<_>>>()?;
-        for (name, child, log) in running {
-            finish(&name, child, &log)?;
-        }
-    }
-    Ok(Outcome::Passed)
+    run(&mut build, "cargo build of the fuzz targets")
 }
 
-/// The targets are the files of `fuzz_targets`.
-fn target_names(folder: &Path) -> Result<Vec<String>> {
-    let targets = folder.join("fuzz_targets");
-    let mut names: Vec<String> = fs::read_dir(&targets)
-        .with_context(|| format!("{} can't be listed", targets.display()))?
+/// The targets are the files of `fuzz_targets`. Their names are those of programs in one folder, so no two are alike.
+fn targets_of(folder: &Path) -> Result<Vec<Target>> {
+    let files = folder.join("fuzz_targets");
+    let mut names: Vec<String> = fs::read_dir(&files)
+        .with_context(|| format!("{} can't be listed", files.display()))?
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
         .collect();
     names.sort();
     if names.is_empty() {
-        bail!("{} holds no fuzz target", targets.display());
+        bail!("{} holds no fuzz target", files.display());
     }
-    Ok(names)
+    Ok(names.into_iter().map(|name| Target { folder: folder.to_path_buf(), name }).collect())
 }
 
-fn start(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<(String, Child, PathBuf)> {
+fn start(target: &Target, programs: &Path, seconds: u32) -> Result<(String, Child, PathBuf)> {
+    let Target { folder, name } = target;
+    let program = programs.join(name);
     let corpus = folder.join("corpus").join(name);
     let artifacts = folder.join("artifacts").join(name);
     fs::create_dir_all(&corpus)?;
@@ -72,7 +88,7 @@ fn start(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<(Str
     let log_path = artifacts.with_extension("log");
     let log = fs::File::create(&log_path)?;
     say!("    {name}: {seconds} s");
-    let mut command = Command::new(program);
+    let mut command = Command::new(&program);
     command.arg(&corpus);
     let seeds = folder.join("seeds").join(name);
     if seeds.is_dir() {
@@ -85,7 +101,7 @@ fn start(folder: &Path, program: &Path, name: &str, seconds: u32) -> Result<(Str
         .stdout(log.try_clone()?)
         .stderr(log);
     let child = command.spawn().with_context(|| format!("{} could not be started", program.display()))?;
-    Ok((name.to_owned(), child, log_path))
+    Ok((name.clone(), child, log_path))
 }
 
 /// libFuzzer stops by itself; its last lines tell the number of runs, or the crash.

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let target = root.join("target/loom").display().to_string();
             step::cargo(root, &model, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
         }),
-        Step::slow("fuzz", "libFuzzer on every target of ringbuf/fuzz", move |root| fuzz::run_all(root, fuzz_seconds)),
+        Step::slow("fuzz", "libFuzzer on every fuzz target", move |root| fuzz::run_all(root, fuzz_seconds)),
     ];
     if args.list {
         step::print_list(&all);

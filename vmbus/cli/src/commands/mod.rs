@@ -8,6 +8,7 @@ mod generate;
 mod list;
 mod lsvmbus;
 mod status;
+mod watch;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -23,6 +24,7 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => bind::restore(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Balloon(args) => balloon::run(context, &args),
+        Command::Watch(args) => watch::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Manpages { folder } => generate::manpages(&folder),
     }

@@ -5,3 +5,4 @@
 mod balloon;
 mod commands;
 mod machines;
+mod watch;

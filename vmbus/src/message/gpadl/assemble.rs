@@ -86,7 +86,7 @@ impl Assembler {
     ///
     /// # Errors
     /// It is another GPADL's, or empty; a range that makes no sense; too many bytes; a wrong length.
-    pub fn add(self, body: &GpadlBody) -> Result<Progress, GpadlError> {
+    pub fn push(self, body: &GpadlBody) -> Result<Progress, GpadlError> {
         if body.gpadl != self.gpadl {
             return Err(GpadlError::Other { got: body.gpadl, expected: self.gpadl });
         }
@@ -100,6 +100,19 @@ impl Assembler {
     #[must_use]
     pub const fn relid(&self) -> u32 {
         self.relid
+    }
+
+    /// Words that have come so far, padding not counted: what a host may want to bound over all its GPADLs.
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Words that there is memory for.
+    #[cfg(any(test, feature = "doubles"))]
+    pub(in crate::message) fn capacity_words(&self) -> usize {
+        let heads = self.ranges.capacity() * (size_of::<Range>() / size_of::<u64>());
+        heads + self.ranges.iter().map(|range| range.pages.capacity()).sum::<usize>()
     }
 
     fn take(mut self, words: &[u64]) -> Result<Progress, GpadlError> {

@@ -14,8 +14,8 @@ fn shortest(kind: usize, protocol: Protocol) -> usize {
 }
 
 fn bytes(kind: usize) -> Vec<u8> {
-    let mut bytes: Vec<u8> = (0..240_u16).map(|at| (at % 251) as u8).collect();
-    bytes[..8].copy_from_slice(&[kind as u8, 0, 0, 0, 0, 0, 0, 0]);
+    let mut bytes: Vec<u8> = (0..240_u16).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    bytes[..8].copy_from_slice(&[u8::try_from(kind).unwrap(), 0, 0, 0, 0, 0, 0, 0]);
     bytes
 }
 

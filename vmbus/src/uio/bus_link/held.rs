@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::ending::Ended;
-use super::super::{Line, OpenDevice, Options};
+use super::super::{OpenDevice, Options};
 use super::host::Key;
 use super::inbox::{Inbox, Request};
 use super::look::{self, Bound};
 use crate::Error;
-use crate::link::{self, Port};
+use crate::link::{Line, Port};
 use crate::sysfs::{Bus, Device};
 
 /// What keeps a channel open.
@@ -57,7 +57,7 @@ impl Held {
     /// Maps a subchannel of this device and says how that went.
     pub(super) fn open_subchannel(&self, relid: u32, key: Key, inbox: &Inbox) {
         let device = self.device();
-        let opened = port(device, relid).and_then(|port| Ok((device.line(relid)?, port)));
+        let opened = port(device, relid).and_then(|port| Ok((Line::Uio(device.line(relid)?), port)));
         let (held, port) = match opened {
             Ok((line, port)) => (Some(Self::Subchannel { device: Arc::clone(device), relid, line }), Ok(port)),
             Err(error) => {
@@ -103,6 +103,6 @@ impl Held {
 
 fn port(open: &OpenDevice, relid: u32) -> Result<Port, Error> {
     let rings = open.rings(relid)?;
-    let line = link::Line::Uio(open.line(relid)?);
+    let line = Line::Uio(open.line(relid)?);
     Ok(Port { outgoing: rings.outgoing, incoming: rings.incoming, line })
 }

@@ -5,6 +5,8 @@
 
 mod entry;
 mod presence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -261,6 +263,7 @@ impl<D: Clone, P> Host<D, P> {
         // Released although it was not rescinded: the executor does not want it. It stays, so that the next look does
         // not offer it again.
         if entry.rescinded {
+            self.out.extend(entry.ring.map(Effect::Forget));
             self.close(relid);
             self.remove_if_over(relid);
         }

@@ -19,8 +19,8 @@ use crate::Error;
 /// Descriptors that one frame can carry: the kernel's limit (SCM_MAX_FD).
 pub(in crate::wire) const MAX_DESCRIPTORS: usize = 253;
 
-/// Guests that may wait to be accepted.
-const BACKLOG: i32 = 16;
+/// Guests that may wait to be accepted. One more is told to try again.
+const BACKLOG: i32 = 128;
 
 const NEW: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 

@@ -1,0 +1,5 @@
+//! What the fuzz targets of vmbus-channels run. The unit tests of that crate run it, too (`fuzz_tests.rs`).
+
+#![forbid(unsafe_code)]
+
+pub mod executor;

@@ -1,0 +1,176 @@
+//! The byte pipe of hvsock: packets whose payload is a header {type, bytes} and that many bytes.
+//!
+//! Format: `struct vmpipe_proto_header` in Linux' net/vmw_vsock/hyperv_transport.c: type 1 is data; no bytes of data
+//! is the end of what that side sends.
+
+use std::collections::VecDeque;
+
+use uuid::uuid;
+use vmbus::class::Class;
+use vmbus_ringbuf::{OutgoingPacket, PacketType, WriteError};
+
+use super::{Device, Port};
+use crate::Error;
+
+/// How a byte pipe behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeSettings {
+    /// What the guest sends is sent back; its end is answered by ours.
+    pub echoes: bool,
+    /// Bytes in one packet at most.
+    pub packet_bytes: usize,
+}
+
+impl Default for PipeSettings {
+    fn default() -> Self {
+        Self { echoes: false, packet_bytes: 16 * 1024 }
+    }
+}
+
+/// Bytes that wait to be sent before the device stops to read.
+const WAITING_AT_MOST: usize = 256 * 1024;
+/// Bytes of the header.
+const HEADER_BYTES: usize = 8;
+/// The type of data.
+const DATA: u32 = 1;
+
+/// A pipe of bytes, both ways. Commands: `send N` (bytes of a pattern: each is its place modulo 251), `end`.
+#[derive(Debug)]
+pub struct Pipe {
+    settings: PipeSettings,
+    waiting: VecDeque<u8>,
+    end_wanted: bool,
+    end_sent: bool,
+    end_received: bool,
+    received: u64,
+    sent: u64,
+    /// Bytes asked for by `send`, not made yet.
+    pattern_left: u64,
+    pattern_at: u64,
+    /// A sum over all bytes received, each times its place: order matters.
+    checksum: u64,
+}
+
+impl Pipe {
+    /// The class of byte pipes that are offered like any device: private to this host.
+    pub const CLASS: Class = Class(uuid!("9d1f7c52-41e3-4c0e-8e57-b1a6f0c2d983"));
+
+    /// A pipe that waits.
+    #[must_use]
+    pub fn new(settings: PipeSettings) -> Self {
+        Self {
+            settings,
+            waiting: VecDeque::new(),
+            end_wanted: false,
+            end_sent: false,
+            end_received: false,
+            received: 0,
+            sent: 0,
+            pattern_left: 0,
+            pattern_at: 0,
+            checksum: 0,
+        }
+    }
+
+    /// Makes pattern bytes for the next packets.
+    fn make(&mut self) {
+        while self.pattern_left != 0 && self.waiting.len() < self.settings.packet_bytes {
+            self.waiting.push_back(u8::try_from(self.pattern_at % 251).unwrap_or(0));
+            self.pattern_at += 1;
+            self.pattern_left -= 1;
+        }
+    }
+
+    /// Sends what there is room for; then the end, if it was asked for.
+    fn flush(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        loop {
+            self.make();
+            let end = self.waiting.is_empty();
+            if end && (!self.end_wanted || self.end_sent) {
+                return Ok(());
+            }
+            let bytes = self.waiting.len().min(self.settings.packet_bytes.max(1));
+            let mut payload = DATA.to_le_bytes().to_vec();
+            payload.extend_from_slice(&u32::try_from(bytes).unwrap_or(0).to_le_bytes());
+            payload.extend(self.waiting.iter().take(bytes));
+            match port.send(&OutgoingPacket::in_band(0), &payload) {
+                Ok(()) => {}
+                Err(Error::Write(WriteError::Full { .. })) => return Ok(()),
+                Err(Error::Write(WriteError::TooLarge { .. })) if self.settings.packet_bytes > 64 => {
+                    // A small ring: smaller packets.
+                    self.settings.packet_bytes /= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.waiting.drain(..bytes);
+            self.sent += u64::try_from(bytes).unwrap_or(0);
+            self.end_sent |= end;
+        }
+    }
+
+    fn take(&mut self, payload: &[u8], port: &mut dyn Port) {
+        let Some((header, data)) = payload.split_first_chunk::<HEADER_BYTES>() else {
+            return port.violation(format!("a pipe packet of {} bytes", payload.len()));
+        };
+        let [a, b, c, d, e, f, g, h] = *header;
+        let (kind, bytes) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let data = usize::try_from(bytes).ok().and_then(|bytes| data.get(..bytes));
+        let (DATA, Some(data)) = (kind, data) else {
+            return port.violation(format!("a pipe packet of type {kind} with {bytes} bytes, {} there", payload.len()));
+        };
+        if self.end_received {
+            return port.violation("data behind the end".into());
+        }
+        self.end_received = data.is_empty();
+        for byte in data {
+            self.checksum = self.checksum.wrapping_add(self.received.wrapping_mul(u64::from(*byte)));
+            self.received += 1;
+        }
+        if self.settings.echoes {
+            self.waiting.extend(data);
+            self.end_wanted |= self.end_received;
+        }
+    }
+}
+
+impl Device for Pipe {
+    fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        let mut payload = Vec::new();
+        self.flush(port)?;
+        while self.waiting.len() < WAITING_AT_MOST {
+            let Some(descriptor) = port.receive(&mut payload)? else { break };
+            if descriptor.kind() == PacketType::IN_BAND {
+                self.take(&payload, port);
+            } else {
+                port.violation(format!("{:?} in a pipe", descriptor.kind()));
+            }
+            self.flush(port)?;
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self) {
+        *self = Self::new(self.settings);
+    }
+
+    fn command(&mut self, words: &str) -> Result<(), Error> {
+        let mut words = words.split_ascii_whitespace();
+        match (words.next(), words.next().map(str::parse::<u64>)) {
+            (Some("end"), None) => self.end_wanted = true,
+            (Some("send"), Some(Ok(bytes))) => self.pattern_left = self.pattern_left.saturating_add(bytes),
+            _ => return Err(Error::Nonsense("a pipe takes: send N, end")),
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("received", self.received),
+            ("sent", self.sent),
+            ("checksum", self.checksum),
+            ("end_received", u64::from(self.end_received)),
+            ("end_sent", u64::from(self.end_sent)),
+        ]
+    }
+}

@@ -1,0 +1,6 @@
+//! Any bytes as a message of the host's, under any protocol.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| vmbus::message::doubles::host_message(input));
