@@ -67,7 +67,10 @@ impl Found {
             oracle(
                 "no reference and no memory is left",
                 in_use == 0,
-                format!("{} channels in use, {} GPADLs here, {host_gpadls} at the host", guest.open_channels, guest.live_gpadls),
+                format!(
+                    "{} channels in use, {} GPADLs here, {host_gpadls} at the host",
+                    guest.open_channels, guest.live_gpadls
+                ),
             ),
             oracle(
                 "no event reached another channel",
