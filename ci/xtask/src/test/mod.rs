@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             shows::storms(root, storm_cycles)
         }),
         Step::slow("schedules", "the control core under a seeded scheduler", shows::schedules),
-        Step::slow("model", "loom: two threads on one ring, dispatchers; shuttle: moves and rescinds", model::check),
+        Step::slow("model", "loom and shuttle: rings, dispatchers, the driver registry", model::check),
         Step::slow("fuzz", "libFuzzer on every fuzz target", move |root| fuzz::run_all(root, fuzz_seconds)),
     ];
     if args.list {
