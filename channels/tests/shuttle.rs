@@ -10,10 +10,15 @@ mod host;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use shuttle::scheduler::PctScheduler;
+use shuttle::{Config, Runner};
 use vmbus_channels::dispatch::parts::Mutation;
 
-/// Random schedules per run; a new seed each time, which is printed.
-const SCHEDULES: usize = 20_000;
+/// Schedules of each kind per run; a new seed each time, which is printed.
+const SCHEDULES: usize = 10_000;
+
+/// Preemptions in each schedule of the second kind.
+const PREEMPTIONS: usize = 4;
 
 fn fresh_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -22,6 +27,9 @@ fn fresh_seed() -> u64 {
 
 fn check(seed: u64, schedules: usize, mutation: Option<Mutation>) {
     shuttle::check_random_with_seed(move || host::run(mutation), seed, schedules);
+    // Few preemptions at random points, and otherwise by priority: finds what needs one thread to be very late.
+    let scheduler = PctScheduler::new_from_seed(seed, PREEMPTIONS, schedules);
+    Runner::new(scheduler, Config::default()).run(move || host::run(mutation));
 }
 
 #[test]
