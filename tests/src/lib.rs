@@ -88,8 +88,8 @@ impl Stack {
             std::thread::yield_now();
         };
         faults.extend(differences);
-        if guest.waiting_commands != 0 {
-            faults.push(format!("{} commands wait", guest.waiting_commands));
+        if guest.waiting != 0 {
+            faults.push(format!("{} commands wait", guest.waiting));
         }
         if !faults.is_empty() {
             faults.push(self.control.trace()?);
@@ -104,7 +104,7 @@ impl Stack {
             (host.offered(), host.live_gpadls().len())
         })?;
         let up = offered.iter().filter(|offer| offer.relid.is_some()).count();
-        let pairs = [("channels", guest.live_channels, up), ("GPADLs", guest.live_gpadls, theirs)];
+        let pairs = [("channels", guest.channels, up), ("GPADLs", guest.gpadls, theirs)];
         let differ = pairs.into_iter().filter(|(_, ours, theirs)| u64::try_from(*theirs) != Ok(*ours));
         Ok(differ.map(|(what, ours, theirs)| format!("{ours} {what} in the guest, {theirs} in the host")).collect())
     }

@@ -195,7 +195,7 @@ pub(crate) fn run(args: &RegistryArgs) -> anyhow::Result<ExitCode> {
     say(&json!({
         "event": "end", "bound": args.times + 1, "probed": seen.probed, "talked": seen.talked, "removed": seen.removed,
         "overlapped": seen.overlapped, "other_reasons": seen.other_reasons,
-        "left": counters.live_channels + counters.open_channels + counters.live_gpadls, "registry": counted, "counters": counters,
+        "left": counters.channels + counters.open + counters.gpadls, "registry": counted, "counters": counters,
     }))?;
     Ok(ExitCode::SUCCESS)
 }

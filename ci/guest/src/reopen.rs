@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ReopenArgs) -> anyhow::Result<ExitCode> {
         open().with_context(|| format!("open number {time}"))?;
     }
     let counters = vmbus.counters()?;
-    ensure!(counters.open_channels == 0 && counters.live_gpadls == 0, "something is left: {counters:?}");
+    ensure!(counters.open == 0 && counters.gpadls == 0, "something is left: {counters:?}");
     vmbus.shutdown()?;
     let (opening, closing) = (opening.as_millis(), closing.as_millis());
     say(&json!({ "event": "end", "opened": args.times, "opening_ms": opening, "closing_ms": closing }))?;

@@ -76,12 +76,7 @@ fn play(stage: &ProgressBar) -> anyhow::Result<Report> {
     let guest = both.bus.counters()?;
     let host = both.host.counters()?;
     let gpadls = both.host.live_gpadls()?.len() as u64;
-    let left = guest.live_channels
-        + guest.live_gpadls
-        + guest.open_channels
-        + guest.waiting_commands
-        + guest.dispatch.entries
-        + gpadls;
+    let left = guest.channels + guest.gpadls + guest.open + guest.waiting + guest.dispatch.entries + gpadls;
     let leaks = left + host.offers.saturating_sub(host.released) + u64::from(!gone);
     let violations = both.finish()?;
     Ok(Report {

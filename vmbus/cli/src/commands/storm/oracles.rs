@@ -46,8 +46,8 @@ impl Found {
         let (guest, host) = (&self.guest, &self.host);
         let unreleased = host.offers.saturating_sub(host.released);
         let host_gpadls = u64::try_from(self.live_gpadls).unwrap_or(u64::MAX);
-        let in_tables = guest.live_channels + guest.waiting_commands + guest.dispatch.entries + guest.dispatch.markers;
-        let in_use = guest.open_channels + guest.live_gpadls + host_gpadls;
+        let in_tables = guest.channels + guest.waiting + guest.dispatch.entries + guest.dispatch.markers;
+        let in_use = guest.open + guest.gpadls + host_gpadls;
         let stale_events = done.stale.load(Ordering::Relaxed);
         let first = violations.first().map_or_else(|| "none".to_owned(), |violation| format!("{violation:?}"));
         let mut oracles = vec![
@@ -61,16 +61,13 @@ impl Found {
                 in_tables == 0,
                 format!(
                     "{} channels, {} waiting, {} in maps, {} markers",
-                    guest.live_channels, guest.waiting_commands, guest.dispatch.entries, guest.dispatch.markers
+                    guest.channels, guest.waiting, guest.dispatch.entries, guest.dispatch.markers
                 ),
             ),
             oracle(
                 "no reference and no memory is left",
                 in_use == 0,
-                format!(
-                    "{} channels in use, {} GPADLs here, {host_gpadls} at the host",
-                    guest.open_channels, guest.live_gpadls
-                ),
+                format!("{} channels in use, {} GPADLs here, {host_gpadls} at the host", guest.open, guest.gpadls),
             ),
             oracle(
                 "no event reached another channel",
