@@ -73,7 +73,7 @@ fn a_channel_opens_talks_and_closes_as_often_as_one_likes() {
         channel.close().unwrap();
         renew(&fake);
     }
-    counted(&vmbus, |counters| counters.open_channels == 0 && counters.live_gpadls == 0 && counters.live_channels == 1);
+    counted(&vmbus, |counters| counters.open == 0 && counters.gpadls == 0 && counters.channels == 1);
     vmbus.shutdown().unwrap();
 }
 
@@ -87,7 +87,7 @@ fn busy_is_busy_and_the_channel_can_be_opened_later() {
     assert!(matches!(error, Error::Link(vmbus::Error::Busy { .. })) && error.kind() == ErrorKind::Busy, "{error}");
     holder.close().unwrap();
     // The executor still gives back what the failed open left.
-    counted(&vmbus, |counters| counters.live_gpadls == 0);
+    counted(&vmbus, |counters| counters.gpadls == 0);
     vmbus.open(offer.id, OpenOptions::default()).unwrap().close().unwrap();
 }
 
@@ -111,10 +111,10 @@ fn r1_4_devices_come_and_go_and_nothing_is_left() {
             channel.close().unwrap();
             renew(&fake);
         }
-        counted(&vmbus, |counters| counters.control.released == round && counters.live_channels == 0);
+        counted(&vmbus, |counters| counters.control.released == round && counters.channels == 0);
     }
     let counters = vmbus.counters().unwrap();
-    assert_eq!((counters.control.offers, counters.control.released, counters.live_gpadls), (6, 6, 0), "{counters:?}");
+    assert_eq!((counters.control.offers, counters.control.released, counters.gpadls), (6, 6, 0), "{counters:?}");
     vmbus.shutdown().unwrap();
 }
 

@@ -58,11 +58,12 @@ pub struct Counters {
     /// Subscribers that were cut off because they did not read.
     pub lagged: u64,
     /// Channels in the table now, those included that the host has taken back and that are still in use here.
-    pub live_channels: u64,
+    pub channels: u64,
     /// GPADLs now whose memory is not freed.
-    pub live_gpadls: u64,
+    #[serde(rename = "live_gpadls")]
+    pub gpadls: u64,
     /// Channels now that have users here.
-    pub open_channels: u64,
+    pub open: u64,
     /// Commands now that wait for their answer.
-    pub waiting_commands: u64,
+    pub waiting: u64,
 }

@@ -273,10 +273,10 @@ impl Executor {
             control: self.core.counters(),
             dispatch: self.dispatchers.counters(),
             lagged: self.subscribers.lagged,
-            live_channels: self.core.live_channels().try_into().unwrap_or(u64::MAX),
-            live_gpadls: self.core.live_gpadls().try_into().unwrap_or(u64::MAX),
-            open_channels: self.open.len().try_into().unwrap_or(u64::MAX),
-            waiting_commands: self.waiting.len().try_into().unwrap_or(u64::MAX),
+            channels: self.core.live_channels().try_into().unwrap_or(u64::MAX),
+            gpadls: self.core.live_gpadls().try_into().unwrap_or(u64::MAX),
+            open: self.open.len().try_into().unwrap_or(u64::MAX),
+            waiting: self.waiting.len().try_into().unwrap_or(u64::MAX),
         }
     }
 }
