@@ -118,6 +118,23 @@ fn r1_4_devices_come_and_go_and_nothing_is_left() {
     vmbus.shutdown().unwrap();
 }
 
+/// Who sleeps on a device's descriptor, which says nothing of what happens here, hears of the end by the waker's. Red
+/// without the interrupt in `Hold::end`: it sleeps on.
+#[test]
+fn the_end_of_the_bus_wakes_who_sleeps_on_a_device() {
+    for _ in 0..20 {
+        let fake = Fake::new().with_fifo();
+        let (vmbus, _subscription) = start(&fake);
+        let offer = vmbus.find(fake.device().instance).unwrap();
+        let mut channel = vmbus.open(offer.id, OpenOptions::default()).unwrap();
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| channel.wait(PATIENCE));
+            vmbus.shutdown().unwrap();
+            assert!(matches!(sleeper.join().unwrap(), Err(Error::Ended)));
+        });
+    }
+}
+
 #[test]
 fn suspended_channels_end_and_come_back_under_another_name() {
     let fake = Fake::new().with_fifo();

@@ -7,8 +7,10 @@
 //!
 //! This crate finds devices in sysfs ([`sysfs`]), hears of changes ([`uevent`]), moves devices between kernel
 //! drivers and user space ([`bind`]), and says what stands in their way ([`doctor`]). A bound device is opened as a
-//! link ([`uio`]), which hands out its rings in memory that can be taken back ([`memory`]). It does not move packets
-//! between threads, does not know any device's protocol, and never prints.
+//! link ([`uio`]), which hands out its rings in memory that can be taken back ([`memory`]). Where there is no kernel in
+//! between, control messages ([`message`]) go to a host process over a socket ([`wire`], both ends of it); [`link`] is
+//! what those above see of either way. This crate does not move packets between threads, does not know any device's
+//! protocol, and never prints.
 //!
 //! ```no_run
 //! use vmbus::bind::{BindOptions, Binder, DEFAULT_STATE_DIRECTORY};

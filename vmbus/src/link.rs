@@ -107,7 +107,8 @@ pub struct Interrupts {
     pub flags: Arc<Mapping>,
     /// Where the flags of the VMBus's source begin in it, in bytes; 256 bytes.
     pub flags_offset: usize,
-    /// An eventfd, readable after an interrupt.
+    /// An eventfd, readable after an interrupt. The host holds it, too: it can take the count first, and make a read
+    /// wait. So don't read it where that matters: an edge-triggered epoll tells of each interrupt without.
     pub event: OwnedFd,
 }
 

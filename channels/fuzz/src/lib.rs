@@ -2,4 +2,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod completions;
 pub mod executor;

@@ -101,6 +101,10 @@ impl<F: Flags> Dispatcher<F> {
             return self.stale("announced arrival", relid, id);
         }
         self.remove_marker(relid);
+        if !self.lacks(Mutation::FlagKept) {
+            // As in `insert`; it is looked after when it arrives.
+            self.flags.take_one(relid);
+        }
         self.places.replace(relid, Place::Expected { id, waiting: VecDeque::new() });
     }
 

@@ -91,7 +91,13 @@ impl Mailbox {
         }
     }
 
-    /// Sleeps on nothing but orders: what a model does in the place of epoll.
+    /// Ends a sleep as an interrupt does: what a model does in the place of the interrupt's eventfd.
+    #[cfg(any(test, loom, shuttle))]
+    pub fn interrupt(&self) {
+        self.event.set();
+    }
+
+    /// Sleeps on orders and interrupts: what a model does in the place of epoll.
     #[cfg(any(test, loom, shuttle))]
     pub fn sleep(&self) {
         if self.lie_down() {

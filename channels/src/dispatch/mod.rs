@@ -16,6 +16,7 @@ mod places;
 mod ready;
 pub mod receive;
 mod report;
+mod roster;
 mod served;
 mod settings;
 pub mod sync;
@@ -43,6 +44,7 @@ pub mod parts {
     pub use super::mutation::{Mutant, Mutation};
     pub use super::orders::Order;
     pub use super::ready::ReadyList;
+    pub use super::roster::Roster;
     pub use super::tally::Tally;
 
     /// A name that no table has given.

@@ -1,7 +1,5 @@
 //! All dispatchers of a link, as the executor drives them.
 
-use std::collections::BTreeMap;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -11,7 +9,7 @@ use super::dispatcher::{Reports, Role};
 use super::flags::{NoFlags, PageFlags};
 use super::mailbox::Mailbox;
 use super::mutation::Mutant;
-use super::orders::Order;
+use super::roster::Roster;
 use super::tally::Tally;
 use super::thread::Loop;
 use super::{Counters, Entry, RELIDS, Report, Settings};
@@ -21,23 +19,9 @@ use crate::{ChannelId, Error};
 /// [`stop`](Self::stop).
 #[derive(Debug)]
 pub struct Dispatchers {
-    mail: Arc<[Mailbox]>,
+    roster: Roster,
     tallies: Vec<Arc<Tally>>,
     threads: Vec<JoinHandle<()>>,
-    channels: BTreeMap<ChannelId, Whereabouts>,
-    /// Orders that named no channel.
-    stale: u64,
-}
-
-/// Where a channel is, by the orders that were given.
-#[derive(Debug)]
-struct Whereabouts {
-    relid: usize,
-    processor: usize,
-    /// Where it was, and is still sent after.
-    left: Vec<usize>,
-    /// All channels of a device stay with one dispatcher, which reads its descriptor.
-    descriptor: Option<RawFd>,
 }
 
 impl Dispatchers {
@@ -52,8 +36,8 @@ impl Dispatchers {
         reports: impl Fn(Report) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
         let processors = link.processors().max(1);
-        let mail = (0..processors).map(|_| Mailbox::new(Mutant::default())).collect::<Result<_, _>>()?;
-        let mut team = Self { mail, tallies: Vec::new(), threads: Vec::new(), channels: BTreeMap::new(), stale: 0 };
+        let mail: Arc<[_]> = (0..processors).map(|_| Mailbox::new(Mutant::default())).collect::<Result<_, _>>()?;
+        let mut team = Self { roster: Roster::new(Arc::clone(&mail)), tallies: Vec::new(), threads: Vec::new() };
         let reports: Reports = Arc::new(reports);
         for number in 0..processors {
             let tally = Arc::new(Tally::default());
@@ -62,7 +46,7 @@ impl Dispatchers {
                 number,
                 relids: RELIDS,
                 budget: settings.budget.max(1),
-                mail: Arc::clone(&team.mail),
+                mail: Arc::clone(&mail),
                 reports: Arc::clone(&reports),
                 mutant: Mutant::default(),
             };
@@ -84,72 +68,35 @@ impl Dispatchers {
     ///
     /// A relid that no map has room for, or that another channel still has, is counted as stale, and the entry dropped.
     pub fn insert(&mut self, processor: u32, relid: u32, channel: ChannelId, entry: Entry) {
-        let (Some(relid), false) = (self.relid(relid), self.channels.contains_key(&channel)) else {
-            self.stale += 1;
-            return;
-        };
-        let descriptor = entry.descriptor();
-        let neighbour = self.channels.values().find(|other| descriptor.is_some() && other.descriptor == descriptor);
-        let processor = neighbour.map_or_else(|| self.processor(processor), |neighbour| neighbour.processor);
-        self.channels.insert(channel, Whereabouts { relid, processor, left: Vec::new(), descriptor });
-        self.post(processor, Order::Insert(relid, channel, entry));
+        self.roster.insert(processor, relid, channel, entry);
     }
 
     /// Takes a channel out of all maps; answered by [`Report::Retired`], behind which nothing of it runs, is held, or
     /// is flagged. A channel that is in no map is counted as stale, and not answered.
     pub fn retire(&mut self, _processor: u32, _relid: u32, channel: ChannelId) {
-        let Some(Whereabouts { relid, processor, left, .. }) = self.channels.remove(&channel) else {
-            self.stale += 1;
-            return;
-        };
-        let mut via = left;
-        via.push(processor);
-        let first = via.remove(0);
-        self.post(first, Order::Retire(relid, channel, via));
+        self.roster.retire(channel);
     }
 
     /// Moves a channel to another processor. What still arrives at the old one is sent after it, until
     /// [`settle`](Self::settle) or its retirement. A channel whose device has a descriptor stays where it is.
     pub fn move_entry(&mut self, _relid: u32, channel: ChannelId, _from: u32, to: u32) {
-        let to = self.processor(to);
-        let Some(channel_at) = self.channels.get_mut(&channel) else {
-            self.stale += 1;
-            return;
-        };
-        let from = channel_at.processor;
-        if from == to || channel_at.descriptor.is_some() {
-            return;
-        }
-        let relid = channel_at.relid;
-        channel_at.processor = to;
-        channel_at.left.retain(|other| *other != to && *other != from);
-        channel_at.left.push(from);
-        self.post(to, Order::Expect(relid, channel));
-        self.post(from, Order::Leave(relid, channel, to));
+        self.roster.move_entry(channel, to);
     }
 
     /// The host has confirmed that it interrupts the new processor only: nothing is sent after the channel any more.
     pub fn settle(&mut self, _relid: u32, channel: ChannelId) {
-        let Some(channel_at) = self.channels.get_mut(&channel) else { return };
-        let relid = channel_at.relid;
-        for processor in std::mem::take(&mut channel_at.left) {
-            self.post(processor, Order::Settle(relid, channel));
-        }
+        self.roster.settle(channel);
     }
 
     /// Has a channel looked after, as if the host had flagged it. Of a channel that is in no map: counted as stale.
     pub fn poke(&mut self, _relid: u32, channel: ChannelId) {
-        let Some(channel_at) = self.channels.get(&channel) else {
-            self.stale += 1;
-            return;
-        };
-        self.post(channel_at.processor, Order::Poke(channel_at.relid, channel));
+        self.roster.poke(channel);
     }
 
     /// What all of them have counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut sum = Counters { stale: self.stale, ..Counters::default() };
+        let mut sum = Counters { stale: self.roster.stale(), ..Counters::default() };
         self.tallies.iter().for_each(|tally| tally.add_to(&mut sum));
         sum
     }
@@ -157,30 +104,11 @@ impl Dispatchers {
     /// Ends all dispatchers and drops what is in their maps: nothing of any channel runs after it. Waits for callbacks
     /// that run, so it must not be called by one. Orders that were given and not carried out are dropped.
     pub fn stop(&mut self) {
-        for mail in &*self.mail {
-            mail.post(Order::Stop);
-        }
+        self.roster.stop();
         for thread in self.threads.drain(..) {
             // What panicked has said so already.
             let _ = thread.join();
         }
-        self.channels.clear();
-    }
-
-    fn post(&self, processor: usize, order: Order) {
-        if let Some(mail) = self.mail.get(processor) {
-            mail.post(order);
-        }
-    }
-
-    fn processor(&self, number: u32) -> usize {
-        usize::try_from(number).unwrap_or_default() % self.mail.len().max(1)
-    }
-
-    fn relid(&self, relid: u32) -> Option<usize> {
-        let relid = usize::try_from(relid).ok()?;
-        let taken = || self.channels.values().any(|other| other.relid == relid);
-        (relid != 0 && relid < RELIDS && !taken()).then_some(relid)
     }
 }
 

@@ -43,7 +43,10 @@ impl Bell for CountingLine {
 
 /// Writes down what it gets.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<(Vec<u64>, u32, Option<Ending>)>>);
+struct Log(Arc<Mutex<Logged>>);
+
+/// Packets, batches, the end.
+type Logged = (Vec<u64>, u32, Option<Ending>);
 
 impl Handler for Log {
     fn packet(&mut self, packet: &IncomingPacket<'_>) {

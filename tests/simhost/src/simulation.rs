@@ -148,7 +148,10 @@ impl<M: Memory> Simulation<M> {
         match message.encode(self.host.protocol()) {
             Ok(encoded) => self.post(&encoded),
             // A message that is not there under what was agreed on: the host sees it as it was meant.
-            Err(_) => self.host.message(message),
+            Err(error) => {
+                self.note(format!("guest -> host  {message:?}, which can't be encoded: {error}"));
+                self.host.message(message);
+            }
         }
     }
 

@@ -66,13 +66,11 @@ pub enum ViolationKind {
     Unsupported,
     /// MODIFYCHANNEL of a channel that is not open, or before the last one was answered (5.3).
     Modify,
-    /// MODIFY_CONNECTION while one is under way.
-    ModifyConnection,
     /// PAUSE when paused, or RESUME when not.
     Pause,
     /// TL_CONNECT with more connections under way than a host bears.
     TooManyConnections,
-    /// UNLOAD without a connection.
+    /// A second UNLOAD.
     UnloadTwice,
     /// The guest broke a ring.
     Ring,

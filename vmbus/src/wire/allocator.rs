@@ -104,6 +104,8 @@ mod tests {
         let mut allocator = Allocator::new(0..10);
         assert_eq!([3, 1, 6].map(|pages| take(&mut allocator, pages)), [[(0, 3)], [(3, 4)], [(4, 10)]]);
         assert!(allocator.give(0..3) && allocator.give(4..10));
+        assert_eq!(take(&mut allocator, 3), [(0, 3)], "of 3 and 6 free pages");
+        assert!(allocator.give(0..3));
         assert_eq!(take(&mut allocator, 2), [(0, 2)], "of 3 and 6 free pages");
         assert!(allocator.give(0..2) && allocator.give(3..4));
         assert_eq!(take(&mut allocator, 10), [(0, 10)], "all of it is one run again");

@@ -32,6 +32,8 @@ impl Line {
 
     /// Sets the channel's bit, and its monitor bit where it has one; the host polls for that. Otherwise the host is
     /// called, unless the bit was set already: then whoever set it calls, and the host takes both.
+    ///
+    /// A host that means harm can make the call wait (it holds the eventfd, too), as any hypervisor can.
     pub(crate) fn signal(&self) -> Result<(), Error> {
         self.check()?;
         if self.shared.bits.set() && !self.shared.bits.is_polled() {

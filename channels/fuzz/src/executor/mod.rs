@@ -68,7 +68,7 @@ impl<'s> Run<'s> {
         if how & 1 == 0 {
             run.command(Command::Connect);
             let features = Some(Features::from_bits_retain(u32::from(run.script.byte())));
-            let refused = how >> 2 & 7;
+            let refused = (how >> 2 & 15).min(8);
             for _ in 0..refused {
                 run.feed(Input::Message(HostMessage::VersionResponse(VersionResponse {
                     supported: false,

@@ -3,9 +3,12 @@
 #[path = "../../../tests/control_model/mod.rs"]
 mod control_model;
 
+mod channels;
+mod connections;
 mod cycles;
 mod explorer;
 mod mutants;
+mod offers;
 mod races;
 mod steps;
 

@@ -12,13 +12,14 @@ use serde_json::Value;
 use super::step::{Outcome, say};
 
 /// Each crate of the workspace and the crates of the workspace it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("vmbus-ringbuf", &[]),
     ("vmbus", &["vmbus-ringbuf"]),
     ("vmbus-channels", &["vmbus-ringbuf", "vmbus"]),
     ("vmbus-devices", &["vmbus-ringbuf", "vmbus", "vmbus-channels"]),
     ("vmbus-simhost", &["vmbus-ringbuf", "vmbus"]),
     ("vmbusctl", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
+    ("vmbus-tests", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices"]),
     ("xtask", &[]),
 ];

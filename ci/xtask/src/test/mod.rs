@@ -6,6 +6,7 @@
 mod architecture;
 mod deny;
 mod fuzz;
+mod model;
 mod step;
 
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     /// Seconds that each fuzz target runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     fuzz_seconds: u32,
-    /// Leave out what takes minutes: the model check and the fuzz targets.
+    /// Leave out what takes minutes: the model checks and the fuzz targets.
     #[arg(long)]
     quick: bool,
 }
@@ -49,11 +50,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }),
         Step::quick("licences", "cargo deny: licences, sources, duplicate versions", deny::licences),
         Step::quick("advisories", "cargo deny: known vulnerabilities of dependencies", deny::advisories),
-        Step::slow("model", "loom: every order of two threads on one ring", |root| {
-            let model = ["test", "--package", "vmbus-ringbuf", "--release", "--test", "loom"];
-            let target = root.join("target/loom").display().to_string();
-            step::cargo(root, &model, &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
+        Step::quick("receive-path", "no locked instruction from event flag to callback", |root| {
+            step::script(root, "ci/receive-path.sh")
         }),
+        Step::slow("model", "loom: two threads on one ring, dispatchers; shuttle: moves and rescinds", model::check),
         Step::slow("fuzz", "libFuzzer on every fuzz target", move |root| fuzz::run_all(root, fuzz_seconds)),
     ];
     if args.list {

@@ -149,6 +149,17 @@ pub(crate) fn cargo_tool(root: &Path, tool: &str, arguments: &[&str], environmen
     }
 }
 
+/// Runs a script of the repository with its output on ours. Exit status 77: it can't run here, and said why.
+pub(crate) fn script(root: &Path, path: &str) -> Result<Outcome> {
+    let status = Command::new(root.join(path)).current_dir(root).env("CARGO", env!("CARGO")).status();
+    let status = status.with_context(|| format!("`{path}` could not be started"))?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Passed),
+        Some(77) => Ok(Outcome::Skipped("see above".to_owned())),
+        _ => bail!("`{path}` ended with {status}"),
+    }
+}
+
 /// Runs a command to its end and turns its exit status into an outcome.
 pub(crate) fn run(command: &mut Command, name: &str) -> Result<Outcome> {
     let status = command.status().with_context(|| format!("`{name}` could not be started"))?;

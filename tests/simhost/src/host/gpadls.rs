@@ -105,7 +105,7 @@ impl<M: Memory> Host<M> {
         let gpadl = self.gpadls.all.get_mut(&body.gpadl);
         let relid = gpadl.as_ref().map(|gpadl| gpadl.relid);
         match gpadl.and_then(|gpadl| gpadl.assembler.take()) {
-            Some(assembler) => self.gpadl_progress(body.gpadl, assembler.add(body)),
+            Some(assembler) => self.gpadl_progress(body.gpadl, assembler.push(body)),
             None => self.violation(ViolationKind::GpadlBody, relid, format!("body for GPADL {}", body.gpadl.0)),
         }
     }
@@ -129,6 +129,7 @@ impl<M: Memory> Host<M> {
             Err(error) => (ViolationKind::GpadlMalformed, format!("GPADL {}: {error}", id.0)),
             Ok(_) if gone => {
                 self.gpadls.drop_one(id);
+                self.note_refused(channel, id);
                 return self.gpadl_refused(relid, id);
             }
             Ok(pages) => match self.unfit(&pages) {
@@ -163,6 +164,12 @@ impl<M: Memory> Host<M> {
         })
     }
 
+    fn note_refused(&mut self, channel: OfferId, gpadl: GpadlId) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.note_refused(gpadl);
+        }
+    }
+
     fn gpadl_refused(&mut self, relid: u32, gpadl: GpadlId) {
         self.counters.refused += 1;
         self.send(HostMessage::GpadlCreated { relid, gpadl, status: Status::UNSUCCESSFUL });
@@ -188,6 +195,7 @@ impl<M: Memory> Host<M> {
         let ours = self.gpadls.all.get(&id).filter(|gpadl| gpadl.channel == channel).map(|gpadl| gpadl.state);
         let text = format!("GPADL {}", id.0);
         match ours {
+            None if self.channels.get(&channel).is_some_and(|channel| channel.refused.contains(&id)) => return,
             None => return self.violation(ViolationKind::TeardownUnknown, Some(relid), text),
             Some(GpadlState::Up) => {}
             Some(_) => return self.violation(ViolationKind::TeardownTwice, Some(relid), text),
@@ -225,6 +233,7 @@ impl<M: Memory> Host<M> {
             match state {
                 GpadlState::Creating => {
                     self.gpadls.drop_one(id);
+                    self.note_refused(channel, id);
                     self.gpadl_refused(relid, id);
                 }
                 GpadlState::TearingDown => self.teardown_done(id),

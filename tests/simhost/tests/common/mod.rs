@@ -104,12 +104,13 @@ impl Guest {
 
     pub fn contact(&mut self, version: Version, features: Features) -> bool {
         let [parent_to_child_monitor, child_to_parent_monitor] = MONITORS;
+        let features = if version >= Version::V6_0 { features } else { Features::empty() };
         let target = if version >= Version::V5_0 {
             ContactTarget::Source { sint: 2, vtl: 0, features }
         } else {
             ContactTarget::InterruptPage(3 * PAGE_BYTES)
         };
-        let client = (version >= Version::V6_0).then(uuid::Uuid::nil);
+        let client = features.contains(Features::CLIENT_ID).then(uuid::Uuid::nil);
         self.post(&GuestMessage::InitiateContact(InitiateContact {
             version,
             target_vp: 0,

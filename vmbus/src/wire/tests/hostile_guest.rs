@@ -98,7 +98,9 @@ fn bad_hellos_are_refused_with_a_reason() {
         assert!(matches!(answer, FromHost::Refused(reason) if why.as_bytes().starts_with(reason)), "{answer:?}");
         assert_eq!(receive(guest.as_fd(), &mut buffer), Ok(Received::Ended), "{word}: the host has let go of it");
     }
-    assert!(matches!(greet(Frame::hello(HELLO).unwrap().as_ref(), &good()).0, Ok(Greeting::Guest(_))));
+    let Ok(Greeting::Guest(host)) = greet(Frame::hello(HELLO).unwrap().as_ref(), &good()).0 else { panic!("refused") };
+    let flags = rustix::io::fcntl_getfd(host.interrupts.signals()).unwrap();
+    assert_eq!(flags, rustix::io::FdFlags::CLOEXEC, "what a guest sends is not inherited by programs that are started");
 }
 
 /// Nothing of a refused guest stays open or mapped, nor of one that was welcome and is gone.

@@ -95,7 +95,7 @@ fn what_is_no_message_is_reported_and_the_next_one_is_heard() {
     assert!(matches!(last_word(&heard), Error::Disconnected { why } if why.contains("twice")));
 }
 
-/// A host that stops to listen costs a bounded queue, and `post` never waits for it. (Seen to hang without the bound.)
+/// A host that stops to listen costs a bounded queue, and `post` never waits for it. (Seen to fail without the bound.)
 #[test]
 fn a_host_that_does_not_read_is_given_up() {
     let (mut link, heard, host) = guest();

@@ -19,7 +19,7 @@ fn from_5_0_on_the_hello_names_source_and_monitor_pages_and_the_answer_the_conne
     assert_eq!(contact.parent_to_child_monitor, layout.parent_to_child_page() * 4096);
     assert_eq!(contact.child_to_parent_monitor, layout.child_to_parent_page() * 4096);
     // The host knows more than was asked for; what counts is what both know.
-    let features = Some(Features::PAUSE_RESUME | Features::CLIENT_ID);
+    let features = Some(Features::PAUSE_RESUME | Features::MODIFY_CONNECTION);
     let answer = VersionResponse { supported: true, state: ConnectionState::SUCCESSFUL, selected: 9, features };
     ends.say(Protocol::NONE, &HostMessage::VersionResponse(answer));
     ends.hear();
@@ -175,4 +175,19 @@ fn a_rescinded_line_has_let_go_of_its_rings() {
     ends.host.memory.read(&pages[..2], 0, &mut ring).unwrap();
     assert!(ring.iter().all(|byte| *byte == 0), "nothing reached the host");
     assert!(!is_readable(ends.host.interrupts.signals()));
+}
+
+/// Pages that are given back while somebody still has the ring: he loses it before somebody else gets them.
+#[test]
+fn a_ring_that_is_unshared_is_out_of_reach() {
+    let mut ends = talking(SETTINGS, Version::V5_3);
+    let pages = ends.share(5, 1, RING);
+    let port = ends.link.port(5, GpadlId(1)).unwrap();
+    let mut writer = Writer::new(port.outgoing).unwrap();
+    ends.link.unshare(GpadlId(1));
+    assert_eq!(ends.share(6, 2, RING), pages, "another channel's by now");
+    let _ = writer.try_write(&OutgoingPacket::in_band(1), &[b"too late"]);
+    let mut rings = vec![1; pages.len() * PAGE_BYTES];
+    ends.host.memory.read(&pages, 0, &mut rings).unwrap();
+    assert!(rings.iter().all(|byte| *byte == 0));
 }

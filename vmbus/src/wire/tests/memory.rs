@@ -99,7 +99,7 @@ fn a_ring_of_scattered_pages_is_one_ring_at_both_ends() {
 
 proptest! {
     /// The host's reads and writes against one plain vector of what lies in the pages, for any list of pages (each once)
-    /// and any place. (Seen to fail with neighbours joined without a look at the offset.)
+    /// and any place. (Seen to fail with pages joined that are no neighbours.)
     #[test]
     fn the_host_reaches_what_the_pages_hold(
         pages in Just((5..PAGES).collect::<Vec<_>>()).prop_shuffle(),

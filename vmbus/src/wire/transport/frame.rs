@@ -192,3 +192,50 @@ impl AsRef<[u8]> for Frame {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HELLO_BYTES: [u8; 32] = [
+        1, 0, 0, 0, 1, 0, 0, 0, b'V', b'M', b'B', b'u', b's', b'w', b'i', b'r', 0, 0, 0x10, 0, 0, 0, 0, 0, 3, 0, 0, 0,
+        0, 0, 0, 0,
+    ];
+
+    #[test]
+    fn frames_are_these_bytes() {
+        let hello = Hello { version: TRANSPORT_VERSION, processors: 3, memory_bytes: 1 << 20 };
+        assert_eq!(Frame::hello(hello).unwrap().as_ref(), HELLO_BYTES);
+        assert_eq!(FromGuest::parse(&HELLO_BYTES), Ok(FromGuest::Hello(hello)));
+        assert_eq!(Frame::welcome().unwrap().as_ref(), [2, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(Frame::refused("no").unwrap().as_ref(), [3, 0, 0, 0, 0, 0, 0, 0, b'n', b'o']);
+        assert_eq!(Frame::post(0x104, &[9]).unwrap().as_ref(), [4, 0, 0, 0, 4, 1, 0, 0, 9]);
+        assert_eq!(Frame::message(2, &[9]).unwrap().as_ref(), [5, 0, 0, 0, 2, 0, 0, 0, 9]);
+    }
+
+    #[test]
+    fn a_frame_holds_a_message_and_no_byte_more() {
+        assert_eq!(Frame::post(1, &[0; MAX_MESSAGE_BYTES]).unwrap().as_ref().len(), MAX_FRAME_BYTES);
+        assert!(Frame::post(1, &[0; MAX_MESSAGE_BYTES + 1]).is_none());
+        assert_eq!(Frame::refused(&"x".repeat(1000)).unwrap().as_ref().len(), MAX_FRAME_BYTES, "a reason is cut");
+    }
+
+    proptest! {
+        /// Any bytes are a frame or an error; of a message nothing is lost, and one side's frames are not the other's.
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(kind in 0_u8..8, rest in prop::collection::vec(any::<u8>(), 0..300)) {
+            let bytes = [&[kind, 0, 0, 0], &rest[..]].concat();
+            let (guest, host) = (FromGuest::parse(&bytes), FromHost::parse(&bytes));
+            prop_assert!(guest.is_err() || host.is_err());
+            prop_assert!((8..=MAX_FRAME_BYTES).contains(&bytes.len()) || guest.is_err() && host.is_err());
+            if let Ok(FromGuest::Post { connection, bytes: message }) = guest {
+                prop_assert!(Frame::post(connection, message).unwrap().as_ref() == bytes);
+            }
+            if let Ok(FromHost::Message { target_vp, bytes: message }) = host {
+                prop_assert!(Frame::message(target_vp, message).unwrap().as_ref() == bytes);
+            }
+        }
+    }
+}
