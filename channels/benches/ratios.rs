@@ -77,8 +77,6 @@ fn rows() -> Vec<Named> {
         }),
         ("open+close, core", || row("open+close, core", None, 2_000, vec![("cycle", control::core_open_close())])),
         ("message, core", || row("message, core", None, 5_000, vec![("message", control::core_messages())])),
-        ("open+close, stack", || row("open+close, stack", None, 20, vec![("cycle", control::stack_open_close())])),
-        ("message, stack", || row("message, stack", None, 100, vec![("message", control::stack_messages())])),
     ]
 }
 
