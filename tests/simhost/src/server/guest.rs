@@ -155,21 +155,30 @@ impl Service {
 
     fn deliver(&mut self, guest: &mut Guest) -> Result<(), vmbus::Error> {
         guest.connection.flush()?;
-        while let Some(delivery) = self.simulation.poll() {
-            match delivery {
-                Delivery::Message { message, .. } => {
-                    guest.connection.send(self.simulation.host().message_processor(), &message)?;
+        while let Some(first) = self.simulation.poll() {
+            let mut next = Some(first);
+            while let Some(delivery) = next {
+                self.hand_over(guest, delivery)?;
+                next = self.simulation.poll();
+            }
+            // Quiet can come with what was just delivered; and who waits for that may have more said.
+            self.waiting.retain_mut(|until| !until(&mut self.simulation));
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, guest: &mut Guest, delivery: Delivery) -> Result<(), vmbus::Error> {
+        match delivery {
+            Delivery::Message { message, .. } => {
+                guest.connection.send(self.simulation.host().message_processor(), &message)
+            }
+            Delivery::Interrupt { processor, flag } => {
+                let processor = usize::try_from(processor).unwrap_or(usize::MAX);
+                if let Err(error) = guest.interrupts.raise(processor, flag) {
+                    log::debug!(target: "vmbus::simhost", "an interrupt is lost: {error}");
                 }
-                Delivery::Interrupt { processor, flag } => {
-                    let processor = usize::try_from(processor).unwrap_or(usize::MAX);
-                    if let Err(error) = guest.interrupts.raise(processor, flag) {
-                        log::debug!(target: "vmbus::simhost", "an interrupt is lost: {error}");
-                    }
-                }
+                Ok(())
             }
         }
-        // Quiet can come with what was just delivered.
-        self.waiting.retain_mut(|until| !until(&mut self.simulation));
-        Ok(())
     }
 }

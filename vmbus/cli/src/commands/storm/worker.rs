@@ -42,11 +42,9 @@ impl Worker {
     /// One offer, from the host's decision to its release.
     pub(super) fn cycle(&mut self) -> anyhow::Result<()> {
         let plan = Plan::next(&mut self.random);
-        let id = self.host.offer(self.spec.clone())?;
-        if plan.rescind == Moment::BehindOffer {
-            self.host.rescind(id)?;
-        }
+        let offered = self.offer(plan.rescind == Moment::BehindOffer)?;
         let offer = self.inbox.arrival()?;
+        let id = offered.recv().context("the simulated host has ended")??;
         if plan.rescind == Moment::BeforeOpen {
             self.host.rescind(id)?;
         }
@@ -65,10 +63,33 @@ impl Worker {
             // The plan's own rescind has not come, or is none.
             Some(_) => sim.host().rescind(id).is_err() && sim.host().state(id).is_none(),
         })?;
+        // The departure comes before the release, so this one sleep is for both.
+        let gone = gone.wait()?;
         self.inbox.departure(&offer).with_context(|| format!("{plan:?}"))?;
-        ensure!(gone.wait()?, "relid {} was not released in {} s ({plan:?})", offer.relid, PATIENCE.as_secs());
+        ensure!(gone, "relid {} was not released in {} s ({plan:?})", offer.relid, PATIENCE.as_secs());
         self.done.cycles.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Lets the host offer the device, and take it back at once where that is the plan.
+    fn offer(&self, rescind: bool) -> anyhow::Result<mpsc::Receiver<anyhow::Result<OfferId>>> {
+        let (to, offered) = mpsc::sync_channel(1);
+        let (spec, mut delivered) = (self.spec.clone(), None);
+        self.host.when(move |sim| {
+            let outcome = match delivered {
+                None => sim.host().offer(spec.clone()),
+                Some(id) => sim.host().rescind(id).map(|()| id),
+            };
+            if let (Ok(id), true, None) = (&outcome, rescind, delivered) {
+                // When this is asked again, the offer is on its way.
+                delivered = Some(*id);
+                return false;
+            }
+            // A worker that has failed is gone.
+            let _ = to.try_send(outcome.map_err(anyhow::Error::from));
+            true
+        })?;
+        Ok(offered)
     }
 
     fn open_and_use(&mut self, plan: &Plan, offer: &Offer, id: OfferId, last: bool) -> Result<(), Stop> {
