@@ -1,20 +1,26 @@
-//! The life of a VMBus channel, from open to close: packets in and out, signals, masks and waiting, in one place.
+//! The life of VMBus channels, from offer to release: one executor for the bus, dispatchers for interrupts, handles.
 //!
 //! ```text
 //! ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
 //!                         ^^^^^^^^ you are here
 //! ```
 //!
-//! A [`Channel`] is one open channel with one owner. It knows when the host must be signalled, when interrupts may be
-//! masked, how to sleep without losing a wake-up on kernels of both interrupt semantics, and how to end when the
-//! device goes. It does not know what a payload means, and it has no threads of its own.
+//! A [`Vmbus`] is the handle to the executor: one thread that takes everything that happens, in order, waits for nobody,
+//! and alone changes what is known of channels ([`control`] is that without the thread). A [`Channel`] is one open
+//! channel with one owner, a [`Dispatched`] one whose packets a dispatcher hands to a [`Handler`] ([`dispatch`]). They
+//! know when the host must be signalled, when interrupts may be masked, how to sleep without losing a wake-up, and how to
+//! end when the device goes. None of it knows what a payload means.
 //!
 //! ```no_run
+//! use vmbus::class::Class;
 //! use vmbus::sysfs::Bus;
-//! use vmbus_channels::{Channel, Error, Options, OutgoingPacket, Wake};
+//! use vmbus::uio::BusLink;
+//! use vmbus_channels::{Error, OpenOptions, OutgoingPacket, Settings, Vmbus, Wake};
 //!
-//! let bus = Bus::system();
-//! let mut channel = Channel::open(&bus, &bus.find("balloon")?, Options::default())?;
+//! let vmbus = Vmbus::start(Box::new(BusLink::new(Bus::system())?), Settings::default())?;
+//! let offers = vmbus.of_class(Class::DYNAMIC_MEMORY)?;
+//! let offer = offers.first().expect("a device that is bound to uio_hv_generic");
+//! let mut channel = vmbus.open(offer.id, OpenOptions::default())?;
 //! channel.send(OutgoingPacket::in_band(1), &[b"ping"], None)?;
 //! while channel.wait(None)? == Wake::Packets {
 //!     channel.receive(32, |packet| {
@@ -57,6 +63,5 @@ pub use error::Error;
 pub use id::ChannelId;
 pub use offer::{Announcement, Offer};
 pub use subscription::Subscription;
-pub use vmbus::uio::{Layout, Options};
 pub use vmbus_ringbuf::OutgoingPacket;
 pub use waker::Waker;

@@ -60,6 +60,7 @@ pub struct Counters {
     /// Channels in the table now, those included that the host has taken back and that are still in use here.
     pub channels: u64,
     /// GPADLs now whose memory is not freed.
+    #[serde(rename = "live_gpadls")]
     pub gpadls: u64,
     /// Channels now that have users here.
     pub open: u64,

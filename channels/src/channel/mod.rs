@@ -17,9 +17,6 @@ use std::sync::Arc;
 
 use vmbus::link;
 use vmbus::memory::Ring;
-use vmbus::message::{OfferFlags, USER_DEFINED_BYTES};
-use vmbus::sysfs::{Bus, Device};
-use vmbus::uio::{OpenDevice, Options};
 use vmbus_ringbuf::{Packet, Reader, WriteBatch};
 
 pub use dispatched::Dispatched;
@@ -47,65 +44,22 @@ pub struct Channel {
     /// Whether we want no interrupts now. The kernel may have changed the ring's own mask since.
     masked: bool,
     transmitter: Transmitter,
-    keeper: Keeper,
-}
-
-/// What a channel keeps alive below it.
-#[derive(Debug)]
-enum Keeper {
-    /// Nothing yet.
-    None,
-    /// The bus that it is a channel of.
-    Bus(#[expect(dead_code, reason = "kept, not used")] Vmbus),
-    /// The device that it is the only user of.
-    Device(OpenDevice),
+    /// The bus that it is a channel of, once it is handed out.
+    bus: Option<Vmbus>,
 }
 
 impl Channel {
-    /// Opens a device that is bound to `uio_hv_generic`, with its primary channel. The host may have sent already: call
-    /// [`wait`](Self::wait) or [`receive`](Self::receive) before anything else that sleeps.
-    ///
-    /// # Errors
-    /// As [`OpenDevice::open`]; [`Error::Corrupt`] when the rings hold nonsense.
-    pub fn open(bus: &Bus, device: &Device, options: Options) -> Result<Self, Error> {
-        Self::over(OpenDevice::open(bus, device, options)?)
-    }
-
-    /// The primary channel of a link whose rings have not been asked for.
-    ///
-    /// # Errors
-    /// As [`OpenDevice::rings`] and [`OpenDevice::doorbell`]; [`Error::Corrupt`] when the rings hold nonsense.
-    pub fn over(link: OpenDevice) -> Result<Self, Error> {
-        let device = link.device();
-        let offer = Offer {
-            id: ChannelId { index: 0, generation: 0 },
-            relid: device.relid,
-            class: device.class,
-            instance: device.instance,
-            subchannel_index: 0,
-            primary: None,
-            monitor_id: device.monitor_id,
-            connection_id: 0,
-            flags: OfferFlags::empty(),
-            user_defined: [0; USER_DEFINED_BYTES],
-        };
-        let rings = link.rings(device.relid)?;
-        let hold = Hold::new(Arc::new(offer), link::Line::Uio(link.line(device.relid)?), false, None)?;
-        let channel = Self::build(rings.outgoing, rings.incoming, Arc::new(hold))?;
-        Ok(Self { keeper: Keeper::Device(link), ..channel })
-    }
-
     /// The handle to a channel that the executor has opened.
     pub(crate) fn build(outgoing: Ring, incoming: Ring, hold: Arc<Hold>) -> Result<Self, Error> {
         let device = hold.device().to_owned();
         let transmitter = Transmitter::new(outgoing, hold)?;
         let reader = Reader::new(incoming).map_err(|source| Error::Corrupt { device, source })?;
-        Ok(Self { reader, masked: false, transmitter, keeper: Keeper::None })
+        Ok(Self { reader, masked: false, transmitter, bus: None })
     }
 
     /// Keeps the bus from ending as long as the channel is open.
     pub(crate) fn keeping(self, bus: Vmbus) -> Self {
-        Self { keeper: Keeper::Bus(bus), ..self }
+        Self { bus: Some(bus), ..self }
     }
 
     /// The channel's name on the bus.
@@ -162,13 +116,12 @@ impl Channel {
     /// [`Error::Callback`], without waiting; [`Error::Link`]. It is closed all the same, as soon as that can be. Not an
     /// error: a device or a bus that is gone.
     pub fn close(self) -> Result<(), Error> {
-        let Self { reader, transmitter, keeper, .. } = self;
+        let Self { reader, transmitter, bus, .. } = self;
         drop(reader);
         let closed = transmitter.into_owner().close();
-        match keeper {
-            Keeper::Device(link) => closed.and(link.close().map_err(Error::from)),
-            Keeper::Bus(_) | Keeper::None => closed,
-        }
+        // Not earlier: with it the bus may end.
+        drop(bus);
+        closed
     }
 
     fn hold(&self) -> &Owner {

@@ -156,7 +156,8 @@ impl Core {
     ) {
         asked.timer = Some(self.wait(Due::Contact));
         let us = &self.limits.contact;
-        let features = if version >= Version::V6_0 { self.limits.features } else { Features::empty() };
+        let mut features = if version >= Version::V6_0 { self.limits.features } else { Features::empty() };
+        features.set(Features::CLIENT_ID, features.contains(Features::CLIENT_ID) && us.client.is_some());
         let target = if version >= Version::V5_0 {
             ContactTarget::Source { sint: us.sint, vtl: us.vtl, features }
         } else {

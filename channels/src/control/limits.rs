@@ -14,6 +14,13 @@ pub const MAX_RELIDS: u32 = 2048;
 pub const ISOLATED_CLASSES: [Class; 6] =
     [Class::SCSI, Class::NIC, Class::PCIE, Class::TIME_SYNC, Class::HEARTBEAT, Class::SHUTDOWN];
 
+/// Features that the control plane can make use of (6.0). Unknown ones are never asked for.
+pub const FEATURES: Features = Features::GUEST_SPECIFIED_SIGNAL_PARAMETERS
+    .union(Features::MODIFY_CONNECTION)
+    .union(Features::CLIENT_ID)
+    .union(Features::CONFIDENTIAL_CHANNELS)
+    .union(Features::PAUSE_RESUME);
+
 /// Bounds, waiting times and the guest's half of the first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -25,7 +32,7 @@ pub struct Limits {
     pub newest: Version,
     /// The least that is spoken at all.
     pub oldest: Version,
-    /// Features that are asked for (6.0).
+    /// Features that are asked for (6.0). That of the client's id only with [`Contact::client`].
     pub features: Features,
     /// Classes that may be announced; others are released at once. `None`: all. With a list, versions before 5.2
     /// are refused.
@@ -70,7 +77,7 @@ impl Default for Limits {
             unload_timeout: Duration::from_secs(100),
             newest: Version::V6_0,
             oldest: Version::V2_4,
-            features: Features::all(),
+            features: FEATURES,
             allowed: None,
             channels: MAX_RELIDS as usize,
             gpadls_per_channel: 256,

@@ -31,7 +31,7 @@ mod tests;
 pub use action::{Action, Agreed, Answer};
 pub use counters::Counters;
 pub use input::{Command, Input, OpenSettings, Ticket};
-pub use limits::{Contact, ISOLATED_CLASSES, Limits, MAX_RELIDS};
+pub use limits::{Contact, FEATURES, ISOLATED_CLASSES, Limits, MAX_RELIDS};
 pub use refusal::Refusal;
 
 use std::time::Duration;

@@ -42,7 +42,7 @@ fn live(seed: u64, steps: u64) -> Result<(), String> {
                 plain.0.push((deadline, name, wheel.insert(deadline, name)));
             }
             5..7 => {
-                let place = random.below(plain.0.len().max(1) as u64) as usize;
+                let place = usize::try_from(random.below(plain.0.len().max(1) as u64)).unwrap_or(0);
                 if place < plain.0.len() {
                     let (_, _, key) = plain.0.swap_remove(place);
                     wheel.cancel(key);

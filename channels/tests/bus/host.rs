@@ -1,7 +1,9 @@
 //! A host on a thread of its own that answers all it is asked, unless a test tells it not to; and that remembers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,10 +19,13 @@ use vmbus::message::{
     USER_DEFINED_BYTES, Version, VersionResponse,
 };
 use vmbus::wire::{Arrival, Guest, GuestMemory, Settings, WireLink, transport};
-use vmbus_ringbuf::{OutgoingPacket, Reader, Writer};
+use vmbus_ringbuf::{ControlField, Memory, OutgoingPacket, Reader, Writer};
 
 /// Longer than anything takes that works.
 pub const LONG: Duration = Duration::from_secs(20);
+
+/// Longer than any test takes: a hang is a failure, not a wait for somebody to notice.
+const WATCHDOG: Duration = Duration::from_secs(120);
 
 /// What the host does not do, for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +77,21 @@ pub struct Host {
 struct Ended {
     state: Arc<(Mutex<State>, Condvar)>,
     thread: Option<JoinHandle<()>>,
+    /// Dropped in time, or the process ends.
+    _watchdog: Sender<()>,
+}
+
+fn watchdog() -> Sender<()> {
+    let (alive, over) = mpsc::channel();
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    std::thread::spawn(move || {
+        if over.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
+            // Whoever hangs does not unwind. Behind the capture of the tests' output.
+            let _ = writeln!(std::io::stderr(), "{test} hangs");
+            std::process::abort();
+        }
+    });
+    alive
 }
 
 impl Drop for Ended {
@@ -127,7 +147,14 @@ impl Host {
         let mine = Arc::clone(&state);
         let thread = Some(std::thread::spawn(move || serve(&mine, &socket)));
         let memory = Arc::clone(link.memory());
-        (Box::new(link), Self { memory, _thread: Arc::new(Ended { state: Arc::clone(&state), thread }), state })
+        (
+            Box::new(link),
+            Self {
+                memory,
+                _thread: Arc::new(Ended { state: Arc::clone(&state), thread, _watchdog: watchdog() }),
+                state,
+            },
+        )
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,6 +220,15 @@ impl Host {
             state.guest.interrupts.raise(processor, relid).unwrap();
         }
         ids
+    }
+
+    /// Writes nonsense where the guest finds its packets, and interrupts.
+    pub fn spoil(&self, relid: u32) {
+        let mut state = self.lock();
+        let channel = state.open.get_mut(&relid).unwrap();
+        let processor = channel.processor;
+        channel.writer.memory().store(ControlField::WriteIndex, 5);
+        state.guest.interrupts.raise(processor, relid).unwrap();
     }
 
     /// Hangs up, as a host that was killed.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use vmbus::link::Share;
-use vmbus::message::{GpadlId, GuestMessage, HostMessage, Version};
+use vmbus::message::{GpadlId, HostMessage, Version};
 use vmbus_channels::control::{Action, Answer, Command, Core, Input, Ticket};
 use vmbus_channels::{Announcement, ChannelId, Offer};
 
@@ -45,7 +45,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    fn in_use(&self) -> bool {
+    pub(super) fn in_use(&self) -> bool {
         self.referenced || self.mapped
     }
 }
@@ -82,7 +82,7 @@ pub(crate) struct Ghost {
     pub(crate) lost: bool,
     /// Offers are taken.
     pub(crate) connected: bool,
-    unloading: bool,
+    pub(super) unloading: bool,
     version: Option<Version>,
     /// Numbers that are the guest's: offered, not released.
     pub(crate) relids: BTreeMap<u32, bool>,
@@ -96,7 +96,7 @@ pub(crate) struct Ghost {
     pub(crate) refused: u64,
 }
 
-type Verdict = Result<(), String>;
+pub(super) type Verdict = Result<(), String>;
 
 impl Ghost {
     /// Watches one step. An error is the rule that it broke.
@@ -118,15 +118,6 @@ impl Ghost {
         }
         self.settle()?;
         if self.blind { Ok(()) } else { core.check_invariants() }
-    }
-
-    /// What is left when all is over: nothing.
-    pub(crate) fn at_the_end(&self, core: &Core) -> Verdict {
-        ensure(self.channels.is_empty(), || format!("channels left: {:?}", self.channels))?;
-        ensure(self.memory.is_empty(), || format!("memory left: {:?}", self.memory))?;
-        ensure(self.tickets.is_empty(), || format!("tickets left: {:?}", self.tickets))?;
-        ensure(self.lost || !self.connected || self.relids.is_empty(), || format!("relids left: {:?}", self.relids))?;
-        ensure(core.is_empty(), || format!("the core is not empty: {core:?}"))
     }
 
     /// The relid of an offer that has to become a channel, or to be released, in this step.
@@ -182,7 +173,7 @@ impl Ghost {
     }
 
     /// Numbers are over, memory is not.
-    fn goodbye(&mut self) {
+    pub(super) fn goodbye(&mut self) {
         self.unloading = true;
         self.connected = false;
         self.channels.values_mut().for_each(|seen| seen.severed = true);
@@ -332,7 +323,7 @@ impl Ghost {
         ensure(self.tickets.remove(&ticket).is_some(), || format!("{ticket:?} is answered twice"))
     }
 
-    fn live(&self, relid: u32) -> Option<&Seen> {
+    pub(super) fn live(&self, relid: u32) -> Option<&Seen> {
         self.channels.values().find(|seen| seen.offer.relid == relid && !seen.severed)
     }
 
@@ -367,105 +358,8 @@ impl Ghost {
         }
         Ok(())
     }
-
-    fn see_post(&mut self, message: &GuestMessage) -> Verdict {
-        ensure(!self.lost, || "posted although the connection is lost".into())?;
-        let contact = matches!(message, GuestMessage::InitiateContact(_));
-        ensure(!self.unloading, || "posted after goodbye".into())?;
-        ensure(self.connected || contact || *message == GuestMessage::Unload, || "posted without a connection".into())?;
-        match message {
-            GuestMessage::InitiateContact(contact) => self.asks.push(Ask::Contact(contact.version)),
-            GuestMessage::RequestOffers => self.asks.push(Ask::Offers),
-            GuestMessage::Open(open) => self.asks.push(Ask::Open(open.relid, open.open_id)),
-            GuestMessage::OpenReserved { relid, .. } => self.asks.push(Ask::Open(*relid, 0)),
-            GuestMessage::Close { relid } | GuestMessage::CloseReserved { relid, .. } => {
-                let seen = self.channels.values_mut().find(|seen| seen.offer.relid == *relid && !seen.severed);
-                let seen = seen.ok_or("an unknown channel closed")?;
-                ensure(seen.host_open && !seen.in_use(), || "closed while in use, or while not open".into())?;
-                seen.host_open = false;
-                if matches!(message, GuestMessage::CloseReserved { .. }) {
-                    self.asks.push(Ask::CloseReserved(*relid));
-                }
-            }
-            GuestMessage::GpadlTeardown { gpadl, relid } => {
-                let memory = self.memory.get_mut(gpadl).ok_or("unknown memory torn down")?;
-                let seen = self.channels.get(&memory.channel);
-                let fits = seen.is_some_and(|seen| seen.offer.relid == *relid && (!seen.in_use() || !memory.is_ring));
-                ensure(fits && !memory.torn && !memory.user, || "torn down wrongly".into())?;
-                memory.torn = true;
-                let (channel, is_ring) = (memory.channel, memory.is_ring);
-                let waiting = |other: &Memory| other.channel == channel && !other.is_ring && !other.torn;
-                ensure(!is_ring || !self.memory.values().any(waiting), || "the ring goes before a buffer".into())?;
-                self.asks.push(Ask::Teardown(*gpadl));
-            }
-            GuestMessage::RelidReleased { relid } => self.see_release(*relid)?,
-            GuestMessage::Unload => {
-                self.goodbye();
-                self.asks.push(Ask::Unload);
-            }
-            GuestMessage::TlConnect { endpoint, service, .. } => self.asks.push(Ask::Socket(*endpoint, *service)),
-            GuestMessage::ModifyChannel { relid, .. } => self.asks.push(Ask::Move(*relid)),
-            GuestMessage::ModifyConnection { .. } => self.asks.push(Ask::Modify),
-            GuestMessage::Pause => self.asks.push(Ask::Pause),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn see_release(&mut self, relid: u32) -> Verdict {
-        ensure(self.relids.remove(&relid).is_some(), || format!("relid {relid}: released, and not the guest's"))?;
-        let known = self.live(relid).map(|seen| (seen.offer.id, seen.in_use(), seen.announced));
-        if let Some((id, in_use, announced)) = known {
-            ensure(!in_use, || format!("relid {relid}: released while in use"))?;
-            ensure(!announced, || format!("relid {relid}: released while announced"))?;
-            let memory = self.memory.values().any(|memory| memory.channel == id);
-            ensure(!memory, || format!("relid {relid}: released before its memory"))?;
-            self.channels.remove(&id);
-            self.released += 1;
-        } else {
-            self.refused += 1;
-        }
-        let stays = |ask: &Ask| !matches!(ask, Ask::Open(asked, _) | Ask::Gpadl(asked, _) | Ask::Move(asked) if *asked == relid);
-        self.asks.retain(stays);
-        Ok(())
-    }
-
-    /// What has to have happened by the end of a step.
-    fn settle(&mut self) -> Verdict {
-        for seen in self.channels.values() {
-            let id = seen.offer.id;
-            let departed = seen.rescinded || seen.severed;
-            ensure(!(departed && seen.announced), || format!("{id}: gone, and still announced"))?;
-            ensure(!(departed && seen.referenced && !seen.revoked), || {
-                format!("{id}: gone, and its users don't know")
-            })?;
-            ensure(!(departed && seen.mapped && !seen.retiring), || format!("{id}: gone, and still in its map"))?;
-            let waits = self.tickets.values().any(|waits| *waits == Waits::Host(id));
-            ensure(!(departed && waits), || format!("{id}: gone, and a ticket waits for the host"))?;
-            let closes = self.tickets.values().any(|waits| *waits == Waits::Close(id));
-            ensure(!(departed && closes && !seen.in_use()), || format!("{id}: gone and unused, and a close waits"))?;
-            let memory = self.memory.values().any(|memory| memory.channel == id);
-            let due = seen.rescinded && !seen.severed || seen.condemned && !seen.severed && !memory;
-            ensure(!due || seen.in_use(), || format!("{id}: gone and unused, and not released"))?;
-            ensure(seen.mapped || seen.forwarding.is_empty(), || format!("{id}: forwarded to nowhere"))?;
-        }
-        for (gpadl, memory) in &self.memory {
-            let in_use = self.channels.get(&memory.channel).is_some_and(Seen::in_use);
-            ensure(memory.host || memory.user || in_use, || {
-                format!("{gpadl:?}: nobody reaches it, and it is not freed")
-            })?;
-        }
-        for (ticket, waits) in &self.tickets {
-            let (Waits::Host(id) | Waits::Close(id)) = waits else { continue };
-            ensure(self.channels.contains_key(id), || format!("{ticket:?} waits for {id}, which is released"))?;
-        }
-        // A severed channel ends without a message: when nobody uses it and its memory is freed.
-        let memory = &self.memory;
-        self.channels.retain(|id, seen| !seen.severed || seen.in_use() || memory.values().any(|of| of.channel == *id));
-        Ok(())
-    }
 }
 
-fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
+pub(super) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Verdict {
     if holds { Ok(()) } else { Err(otherwise()) }
 }

@@ -2,7 +2,10 @@
 //! model host, model dispatchers and model applications in one thread. All of it speaks the public API alone.
 
 pub(crate) mod ghost;
+mod host;
+mod posts;
 pub(crate) mod random;
+mod settle;
 pub(crate) mod world;
 
 use uuid::Uuid;

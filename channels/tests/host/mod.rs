@@ -5,20 +5,19 @@
 #[expect(dead_code, reason = "made for the link's tests, of which this needs a part")]
 pub mod fake;
 
+pub mod one_device;
+
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
 use vmbus::memory::Ring;
-use vmbus::uio::OpenDevice;
-use vmbus_channels::{Channel, Error, Layout, Options, OutgoingPacket};
+use vmbus_channels::{Channel, Error, OpenOptions, OutgoingPacket, Settings, Vmbus};
 use vmbus_ringbuf::{ControlField, Memory, Reader, Writer};
 
 use fake::{Fake, RELID};
-
-const OPTIONS: Options = Options { layout: Layout::Auto, ring_wait: Duration::ZERO, watch: false };
+use one_device::OneDevice;
 
 /// The host's end: its rings, and the other end of the node.
 pub struct Host {
@@ -34,10 +33,13 @@ pub fn open() -> (Fake, Channel, Host) {
     let fake = Fake::new();
     let (guest, node) = Fake::socket();
     fcntl_setfl(&node, OFlags::NONBLOCK).unwrap();
-    let link = OpenDevice::from_node(guest, &fake.bus(), &fake.device(), OPTIONS).unwrap();
+    let link = OneDevice::new(&fake, guest);
+    let vmbus = Vmbus::start(Box::new(link), Settings::default()).unwrap();
+    let offer = vmbus.find(fake.device().instance).unwrap();
+    let channel = vmbus.open(offer.id, OpenOptions::default()).unwrap();
     let (reader, writer) = fake.host(RELID);
     let host = Host { reader, writer, node, count: 0, kernel_masks: false };
-    (fake, Channel::over(link).unwrap(), host)
+    (fake, channel, host)
 }
 
 impl Host {

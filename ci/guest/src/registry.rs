@@ -150,23 +150,35 @@ pub(crate) fn run(args: &RegistryArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::start(&vmbus, Settings::default())?;
     let diary = Diary::default();
     let registration = registry.register(Talker(diary.clone()))?;
+    // Milliseconds for: the probe, the unbind, the removal, the bind.
+    let mut spent = [0; 4];
     for time in 1..=args.times {
-        let round = || -> anyhow::Result<()> {
+        let mut round = || -> anyhow::Result<()> {
+            let mut start = Instant::now();
+            let mut lap = |index: usize| {
+                spent.get_mut(index).into_iter().for_each(|spent| *spent += start.elapsed().as_millis());
+                start = Instant::now();
+            };
             diary.await_that("the probe", |seen| seen.talked == time)?;
             registry.settle()?;
+            lap(0);
             let devices = registry.devices()?;
             let [entry] = devices.as_slice() else { bail!("one device expected: {devices:?}") };
             ensure!(entry.state == DeviceState::Driven, "{entry:?}");
             tell_kernel("unbind", &device)?;
+            lap(1);
             diary.await_that("the removal", |seen| seen.removed == time)?;
             nothing_left(&registry)?;
+            lap(2);
             // The last one is bound with the driver that keeps it open.
             diary.note(|seen| seen.keeps_open = time == args.times);
-            tell_kernel("bind", &device)
+            tell_kernel("bind", &device)?;
+            lap(3);
+            Ok(())
         };
         round().with_context(|| format!("time number {time}"))?;
         if time % 10 == 0 {
-            say(&json!({ "event": "cycles", "times": time }))?;
+            say(&json!({ "event": "cycles", "times": time, "milliseconds": spent }))?;
         }
     }
     diary.await_that("the last probe", |seen| seen.talked == args.times + 1)?;

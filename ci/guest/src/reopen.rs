@@ -1,6 +1,7 @@
 //! Opens and closes a device over and over (scenario `reopen-100`). Prints one JSON line when it is done.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
@@ -30,18 +31,25 @@ pub(crate) fn run(args: &ReopenArgs) -> anyhow::Result<ExitCode> {
     let device = bus.find(&args.selector)?;
     let vmbus = Vmbus::start(Box::new(BusLink::new(bus.clone())?), Settings::default())?;
     let offer = vmbus.find(device.instance)?;
+    let (mut opening, mut closing) = (Duration::ZERO, Duration::ZERO);
     for time in 1..=args.times {
-        let open = || -> anyhow::Result<()> {
+        let mut open = || -> anyhow::Result<()> {
+            let start = Instant::now();
             let channel = vmbus.open(offer.id, OpenOptions::default())?;
+            opening += start.elapsed();
             let rings = bus.refresh(&device)?.rings.context("sysfs shows no open rings")?;
             ensure!(rings.outgoing.write_index == 0, "the outgoing ring of a new channel is at {:?}", rings.outgoing);
-            Ok(channel.close()?)
+            let start = Instant::now();
+            channel.close()?;
+            closing += start.elapsed();
+            Ok(())
         };
         open().with_context(|| format!("open number {time}"))?;
     }
     let counters = vmbus.counters()?;
     ensure!(counters.open == 0 && counters.gpadls == 0, "something is left: {counters:?}");
     vmbus.shutdown()?;
-    say(&json!({ "event": "end", "opened": args.times }))?;
+    let (opening, closing) = (opening.as_millis(), closing.as_millis());
+    say(&json!({ "event": "end", "opened": args.times, "opening_ms": opening, "closing_ms": closing }))?;
     Ok(ExitCode::SUCCESS)
 }

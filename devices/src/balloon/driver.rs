@@ -43,14 +43,16 @@ impl Balloon {
         // Before the channel: without it there is no use in opening one.
         let pinner = Pinner::open()?;
         let channel = vmbus.open(offer.id, OpenOptions::default())?;
-        Ok(Self::with_pool(channel, pinner, machine.path("proc/meminfo"), settings))
+        Ok(Self::over(channel, pinner, machine.path("proc/meminfo"), settings))
     }
 }
 
 impl<P: PagePool> Balloon<P> {
-    /// The driver over an open channel and pages of any kind, for hosts that are only simulated. `meminfo` is where the
-    /// memory figures come from.
-    pub fn with_pool(channel: Channel, pool: P, meminfo: PathBuf, settings: Settings) -> Self {
+    /// Over an open channel of a Dynamic Memory device, and pages of any kind: a simulated host needs no real ones. A
+    /// pinner is to be opened before the channel, so that when the process dies the host hears of the end before the
+    /// pages are in use again. `meminfo` is the file with the memory figures, `/proc/meminfo`.
+    #[must_use]
+    pub fn over(channel: Channel, pool: P, meminfo: PathBuf, settings: Settings) -> Self {
         let waker = channel.waker();
         Self { driver: Driver::new(channel, pool, meminfo, settings), waker }
     }

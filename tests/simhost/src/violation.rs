@@ -70,7 +70,7 @@ pub enum ViolationKind {
     Pause,
     /// TL_CONNECT with more connections under way than a host bears.
     TooManyConnections,
-    /// UNLOAD without a connection.
+    /// A second UNLOAD.
     UnloadTwice,
     /// The guest broke a ring.
     Ring,

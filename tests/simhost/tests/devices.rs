@@ -1,5 +1,5 @@
 //! The devices, each against a guest that speaks its protocol.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[expect(dead_code, reason = "shared by several tests, of which each needs a part")]
 mod common;

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
 use vmbus::message::Version;
 
+use crate::commands::offers::Link;
 use crate::commands::sim::fault::{self, Fault};
 use crate::exit;
 use crate::selector::SelectorParser;
@@ -21,7 +22,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// What every subcommand takes.
@@ -36,8 +37,8 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` and
-    /// `watch` log warnings and every other command errors.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon`,
+    /// `watch` and `sim` log warnings and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
@@ -97,7 +98,7 @@ pub(crate) enum Command {
     /// Offer, open, use, close and take back channels at random points on many threads, against a simulated host
     ///
     /// At the end nothing may be left: each offer released once, tables and maps empty, no reference, no stale event,
-    /// resident memory where it was. Exits with 1 if one of these does not hold.
+    /// resident memory where it was (judged from 20000 cycles on). Exits with 1 if one of these does not hold.
     #[command(after_long_help = exit::POINTER)]
     Storm(Storm),
     /// Print every arrival and removal on the bus as it happens, until a signal ends it
@@ -127,6 +128,10 @@ pub(crate) struct List {
     /// How to print it
     #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
     pub(crate) format: Format,
+    /// Ask a host over the wire link instead of the kernel: `sim` for a simulated one in this process, or the path that
+    /// a host process listens on
+    #[arg(long, value_name = "sim|PATH", conflicts_with_all = ["format", "verbose"])]
+    pub(crate) link: Option<Link>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

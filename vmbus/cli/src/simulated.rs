@@ -1,12 +1,15 @@
 //! A simulated host in this process, and a bus that is connected to it over the wire link.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use vmbus::class::Class;
 use vmbus::wire::{self, WireLink};
 use vmbus_channels::{Settings, Vmbus};
+use vmbus_simhost::device::{DynamicMemorySettings, Echo, Pipe, PipeSettings};
 use vmbus_simhost::server::{Control, Server, ServerSettings};
-use vmbus_simhost::{Config, Violation};
+use vmbus_simhost::{Config, DeviceSpec, Violation};
 
 /// How long anything may take that takes no time at all: beyond it something hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,6 +45,32 @@ impl Simulated {
         let violations = self.host.violations().context("the simulated host has ended")?;
         self.server.stop();
         Ok(violations)
+    }
+}
+
+/// A bus that is connected to a host process which listens on a path.
+pub(crate) fn connect(path: &Path) -> anyhow::Result<Vmbus> {
+    let settings = wire::Settings { processors: processors(), memory_bytes: MEMORY_BYTES };
+    let link = WireLink::connect(path, settings).with_context(|| format!("cannot connect to {}", path.display()))?;
+    Vmbus::start(Box::new(link), Settings::default()).with_context(|| format!("no answer from {}", path.display()))
+}
+
+/// A host with one device of each class that there is, and this many echo devices.
+pub(crate) fn with_devices(config: Config, echo: u64) -> Config {
+    let mut config = config
+        .with_device(DeviceSpec::pipe(0, PipeSettings { echoes: true, ..PipeSettings::default() }))
+        .with_device(DeviceSpec::dynamic_memory(DynamicMemorySettings::default()));
+    config.devices.extend((0..echo).map(DeviceSpec::echo));
+    config
+}
+
+/// What a class is called where simulated devices are shown: two classes are this host's own.
+pub(crate) fn title(class: Class) -> &'static str {
+    match class {
+        Echo::CLASS => "echo",
+        Pipe::CLASS => "byte pipe",
+        Class::DYNAMIC_MEMORY => "dynamic memory",
+        class => class.title(),
     }
 }
 

@@ -51,7 +51,8 @@ pub(crate) fn map_ring_pair(file: BorrowedFd<'_>, rings: [&[u64]; 2]) -> Result<
     // As one list of pages: where neighbours in it are neighbours in the file, also across the rings, one call does.
     let mapping = Arc::new(Mapping::new(&pieces(file, &[first, &first_data, second, &second_data].concat())?)?);
     let at = (first.len() + first_data.len()) * page_size();
-    let rings = [in_mapping(&mapping, 0, first.len() * page_size())?, in_mapping(&mapping, at, second.len() * page_size())?];
+    let rings =
+        [in_mapping(&mapping, 0, first.len() * page_size())?, in_mapping(&mapping, at, second.len() * page_size())?];
     Ok((rings, mapping))
 }
 
@@ -69,7 +70,8 @@ fn mirrored(once: &[Piece<'_>], data: &[Piece<'_>]) -> Result<(Ring, Arc<Mapping
 /// The ring of `ring_bytes` bytes that lies `at` bytes into a mapping which shows its data again right behind it.
 fn in_mapping(mapping: &Arc<Mapping>, at: usize, ring_bytes: usize) -> Result<Ring, Errno> {
     let place = Place::within(mapping, at, ring_bytes)?;
-    let again = ring_bytes.checked_sub(page_size()).and_then(|data_bytes| at.checked_add(ring_bytes)?.checked_add(data_bytes));
+    let again =
+        ring_bytes.checked_sub(page_size()).and_then(|data_bytes| at.checked_add(ring_bytes)?.checked_add(data_bytes));
     if again.is_none_or(|end| end > mapping.bytes()) {
         return Err(Errno::INVAL);
     }

@@ -1,5 +1,6 @@
 //! Reading files below a root that no symbolic link leads out of.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,12 @@ impl Bus {
         Err(io::Error::new(io::ErrorKind::InvalidInput, message))
     }
 
+    /// `path` as it may be opened: it must not lead out of the root. Nothing leads out of the machine's own, so there it
+    /// is taken as it is: to follow it part by part would cost more than to read what is there.
+    pub(crate) fn confined<'a>(&self, path: &'a Path) -> io::Result<Cow<'a, Path>> {
+        if self.is_system() { Ok(Cow::Borrowed(path)) } else { self.resolve(path).map(Cow::Owned) }
+    }
+
     /// Whether this is the machine's own tree.
     pub(crate) fn is_system(&self) -> bool {
         self.root == Path::new("/")
@@ -29,7 +36,7 @@ impl Bus {
 
     /// A whole file, such as one of `/proc`; bytes that are not UTF-8 are replaced.
     pub(crate) fn text(&self, path: &Path) -> Result<String, Error> {
-        let read = self.resolve(path).and_then(fs::read);
+        let read = self.confined(path).and_then(fs::read);
         let bytes = read.map_err(|error| Error::io("read", path, error))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -38,7 +45,7 @@ impl Bus {
     pub(crate) fn attribute(&self, path: &Path) -> Result<String, Error> {
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
-            File::open(self.resolve(path)?)?.take(LONGEST_ATTRIBUTE).read_to_end(&mut bytes)?;
+            File::open(self.confined(path)?)?.take(LONGEST_ATTRIBUTE).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         let bytes = read().map_err(|error| Error::io("read", path, error))?;
@@ -68,7 +75,7 @@ impl Bus {
     pub(crate) fn names(&self, path: &Path) -> Result<Vec<String>, Error> {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
-            for entry in fs::read_dir(self.resolve(path)?)? {
+            for entry in fs::read_dir(self.confined(path)?)? {
                 // A name that is not UTF-8 is none that the kernel gives.
                 names.extend(entry?.file_name().into_string());
             }

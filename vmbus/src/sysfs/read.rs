@@ -91,7 +91,7 @@ impl Bus {
     }
 
     fn ring_file(&self, path: &Path) -> Result<Option<RingFile>, Error> {
-        match self.resolve(path).and_then(|real| real.metadata()) {
+        match self.confined(path).and_then(|real| real.metadata()) {
             Ok(metadata) => Ok(Some(RingFile { path: path.to_owned(), bytes: metadata.len() })),
             Err(error) if is_vanished(&error) => Ok(None),
             Err(error) => Err(Error::io("look at", path, error)),

@@ -170,7 +170,8 @@ impl Watch {
     }
 
     fn apply(&mut self, uevent: &Uevent) {
-        if uevent.subsystem.as_deref() != Some("vmbus") {
+        // Somebody may have the kernel announce something again (`udevadm trigger`): that is no news.
+        if uevent.subsystem.as_deref() != Some("vmbus") || uevent.properties.contains_key("SYNTH_UUID") {
             return;
         }
         let Some(name) = uevent.devpath.rsplit('/').next().filter(|name| !name.is_empty()) else { return };

@@ -68,7 +68,11 @@ impl Node {
         match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(self),
             Err(Errno::WOULDBLOCK) => {
-                let holders = holders::of(bus, device).unwrap_or_default();
+                let mut holders = holders::of(bus, device).unwrap_or_default();
+                // This process has it open just now, too; it matters only if it is the only one.
+                if holders.iter().any(|holder| holder.pid != std::process::id()) {
+                    holders.retain(|holder| holder.pid != std::process::id());
+                }
                 let list: Vec<_> = holders.iter().map(ToString::to_string).collect();
                 let who =
                     if list.is_empty() { "a process that is not visible here".to_owned() } else { list.join(", ") };

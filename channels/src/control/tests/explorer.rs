@@ -176,7 +176,7 @@ impl Node {
 
     /// What tells this state from others: no names, no numbers that only count, and channels in any order.
     fn digest(&self) -> (u64, u64) {
-        let mut relids: Vec<u64> = (1..=self.budgets.len()).map(|relid| self.digest_of(relid as u32)).collect();
+        let mut relids: Vec<u64> = (1..).zip(&self.budgets).map(|(relid, _)| self.digest_of(relid)).collect();
         relids.sort_unstable();
         let hash = |salt: u64| {
             let mut hasher = DefaultHasher::new();

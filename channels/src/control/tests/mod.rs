@@ -8,6 +8,7 @@ mod connections;
 mod cycles;
 mod explorer;
 mod mutants;
+mod offers;
 mod races;
 mod steps;
 

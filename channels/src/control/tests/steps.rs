@@ -80,7 +80,9 @@ fn bring(bench: &mut Bench, state: &str) -> (ChannelId, GpadlId, u32) {
     }
     match state.trim_end_matches('?') {
         "departed" => bench.rescind(1),
-        "draining" | "tearing" => drop(bench.command(Command::Close(id))),
+        "draining" | "tearing" => {
+            bench.command(Command::Close(id));
+        }
         _ => {}
     }
     if state.starts_with("tearing") {
@@ -117,7 +119,8 @@ fn happen(bench: &mut Bench, what: &str, (id, ring, open_id): (ChannelId, GpadlI
                 "move" => Command::Move(id, 1),
                 _ => Command::Unload,
             };
-            return drop(bench.command(command));
+            bench.command(command);
+            return;
         }
     };
     bench.message(message);

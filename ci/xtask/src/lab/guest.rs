@@ -77,6 +77,15 @@ impl Guest {
         Ok(finished.stdout.trim_end().to_owned())
     }
 
+    /// Loads the kernel's own driver of the device, if it is not there yet. By default it is silent for 45 s.
+    ///
+    /// # Errors
+    /// It can't be loaded, or the guest is gone.
+    pub(crate) fn load_kernel_driver(&mut self) -> Result<()> {
+        let loaded = "grep -q ^hv_balloon /proc/modules || insmod /lib/hv_balloon.ko pressure_report_delay=0";
+        self.shell(loaded).map(|_| ())
+    }
+
     /// Starts a program in the background.
     ///
     /// # Errors

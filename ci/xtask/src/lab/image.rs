@@ -38,8 +38,11 @@ echo \"lab: the agent ended with $?\"
 poweroff -f
 ";
 
-/// Modules of L2 in the order of their dependencies, with options: by default hv_balloon is silent for 45 s.
-const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon pressure_report_delay=0"];
+/// Modules of L2 in the order of their dependencies.
+const L2_MODULES: [&str; 3] = ["hv_vmbus", "uio", "uio_hv_generic"];
+
+/// The kernel's driver of the device, which scenarios load when they want it: it can't be unloaded.
+const KERNEL_DRIVER: &str = "hv_balloon";
 
 /// What 6.12 has built in for the agent's port.
 const OLD_L2_MODULES: [&str; 6] =
@@ -67,6 +70,7 @@ pub(crate) fn inner(software: &Software, kernel: Kernel, programs: &Programs) ->
         modules.extend(OLD_L2_MODULES);
     }
     let mut archive = start(software, kernel, &modules, L2)?;
+    archive.file(&format!("lib/{KERNEL_DRIVER}.ko"), false, &find_module(software, kernel, KERNEL_DRIVER)?)?;
     archive.file("bin/vmbus-lab-guest", true, &read(&programs.lab_guest)?)?;
     archive.file("bin/vmbusctl", true, &read(&programs.vmbusctl)?)?;
     Ok(archive.finish()?)

@@ -153,7 +153,8 @@ fn play_in(
     steps: &mut Vec<String>,
 ) -> Result<(Result<()>, Vec<Complaint>)> {
     let nested = guest.acceleration == Acceleration::Nested;
-    let log_start = match guest.kernel_log_mark() {
+    let prepared = if scenario.bare { Ok(()) } else { guest.load_kernel_driver() };
+    let log_start = match prepared.and_then(|()| guest.kernel_log_mark()) {
         Ok(mark) => mark,
         Err(error) => return stop_or(error).map(|error| (Err(error), Vec::new())),
     };

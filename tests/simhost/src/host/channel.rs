@@ -1,5 +1,6 @@
 //! What the host knows of one channel, and what takes its time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use vmbus::message::{GpadlId, OpenChannel};
@@ -11,6 +12,9 @@ use crate::{Device, DeviceSpec, Random};
 /// unload and new contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfferId(pub u64);
+
+/// Refused GPADLs of a rescinded channel that are remembered.
+const REFUSED_AT_MOST: usize = 256;
 
 /// One channel.
 pub(super) struct Channel<R> {
@@ -26,6 +30,8 @@ pub(super) struct Channel<R> {
     pub(super) passing: bool,
     /// The sequence number of the rescind.
     pub(super) rescinded_at: u64,
+    /// GPADLs that were refused because of the rescind, newest last: the guest may take them down before it hears that.
+    pub(super) refused: VecDeque<GpadlId>,
     /// More packets are waiting than one turn takes.
     pub(super) again: bool,
     /// What the device draws from.
@@ -111,6 +117,14 @@ impl<R> Channel<R> {
         }
     }
 
+    /// Remembers a GPADL that was refused because of the rescind.
+    pub(super) fn note_refused(&mut self, gpadl: GpadlId) {
+        if self.refused.len() >= REFUSED_AT_MOST {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(gpadl);
+    }
+
     /// Ends the device's part, if it had one.
     pub(super) fn device_closed(&mut self) {
         self.again = false;
@@ -139,4 +153,14 @@ pub(super) enum Completion {
     Modify(OfferId),
     /// Nobody opened a hvsock channel.
     Unaccepted(OfferId),
+}
+
+impl Completion {
+    /// Whether it is the channel's. (GPADLs have numbers of their own, and their channel's rescind sees to them.)
+    pub(super) fn is_about(&self, channel: OfferId) -> bool {
+        match self {
+            Self::Open(id) | Self::Modify(id) | Self::Unaccepted(id) => *id == channel,
+            Self::Gpadl(_) | Self::Teardown(_) => false,
+        }
+    }
 }

@@ -21,8 +21,6 @@ pub(super) struct Gpadls {
     all: BTreeMap<GpadlId, Gpadl>,
     /// Pages of those that are complete.
     pages: BTreeSet<u64>,
-    /// Those refused because their channel was rescinded. The guest may take them down before it hears of either.
-    refused: BTreeMap<GpadlId, OfferId>,
 }
 
 #[derive(Debug)]
@@ -74,7 +72,6 @@ impl Gpadls {
     pub(super) fn drop_channel(&mut self, channel: OfferId) -> usize {
         let ids: Vec<_> = self.all.iter().filter(|(_, gpadl)| gpadl.channel == channel).map(|(id, _)| *id).collect();
         ids.iter().for_each(|id| self.drop_one(*id));
-        self.refused.retain(|_, of| *of != channel);
         ids.len()
     }
 
@@ -132,7 +129,7 @@ impl<M: Memory> Host<M> {
             Err(error) => (ViolationKind::GpadlMalformed, format!("GPADL {}: {error}", id.0)),
             Ok(_) if gone => {
                 self.gpadls.drop_one(id);
-                self.gpadls.refused.insert(id, channel);
+                self.note_refused(channel, id);
                 return self.gpadl_refused(relid, id);
             }
             Ok(pages) => match self.unfit(&pages) {
@@ -167,6 +164,12 @@ impl<M: Memory> Host<M> {
         })
     }
 
+    fn note_refused(&mut self, channel: OfferId, gpadl: GpadlId) {
+        if let Some(channel) = self.channels.get_mut(&channel) {
+            channel.note_refused(gpadl);
+        }
+    }
+
     fn gpadl_refused(&mut self, relid: u32, gpadl: GpadlId) {
         self.counters.refused += 1;
         self.send(HostMessage::GpadlCreated { relid, gpadl, status: Status::UNSUCCESSFUL });
@@ -192,7 +195,7 @@ impl<M: Memory> Host<M> {
         let ours = self.gpadls.all.get(&id).filter(|gpadl| gpadl.channel == channel).map(|gpadl| gpadl.state);
         let text = format!("GPADL {}", id.0);
         match ours {
-            None if self.gpadls.refused.get(&id) == Some(&channel) => return,
+            None if self.channels.get(&channel).is_some_and(|channel| channel.refused.contains(&id)) => return,
             None => return self.violation(ViolationKind::TeardownUnknown, Some(relid), text),
             Some(GpadlState::Up) => {}
             Some(_) => return self.violation(ViolationKind::TeardownTwice, Some(relid), text),
@@ -230,7 +233,7 @@ impl<M: Memory> Host<M> {
             match state {
                 GpadlState::Creating => {
                     self.gpadls.drop_one(id);
-                    self.gpadls.refused.insert(id, channel);
+                    self.note_refused(channel, id);
                     self.gpadl_refused(relid, id);
                 }
                 GpadlState::TearingDown => self.teardown_done(id),

@@ -18,8 +18,9 @@ pub use oracle::{Counters, Offered};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use vmbus::message::{GuestMessage, HostMessage, Protocol};
+use vmbus::message::{GuestMessage, HostMessage, Message, Protocol};
 
+use crate::fault::Kind;
 use crate::violation::Checker;
 use crate::{Config, Memory, Random, ViolationKind};
 use channel::{Channel, Completion, Slot};
@@ -112,6 +113,10 @@ impl<M: Memory> Host<M> {
     pub fn bytes(&mut self, bytes: &[u8]) {
         match GuestMessage::parse(bytes, self.connection.protocol) {
             Ok(message) => self.message(&message),
+            // It may be said by a guest that has not heard the answer to its hello.
+            Err(_) if Message::try_from(bytes).is_ok_and(|message| Kind(message.kind()) == Kind::UNLOAD) => {
+                self.message(&GuestMessage::Unload);
+            }
             Err(error) => {
                 self.counters.messages_in += 1;
                 let kind = match (self.connection.protocol.version, self.connection.unloaded) {
@@ -133,6 +138,8 @@ impl<M: Memory> Host<M> {
         if self.connection.protocol.version.is_none() {
             let kind = match (message, self.connection.unloaded) {
                 (GuestMessage::Unload, true) => ViolationKind::UnloadTwice,
+                // Nobody heard its hello, or it was refused.
+                (GuestMessage::Unload, false) => return,
                 (_, true) => ViolationKind::AfterUnload,
                 (_, false) => ViolationKind::BeforeContact,
             };

@@ -1,5 +1,7 @@
 //! Offers and rescinds: the host's half of a channel's life, and the guest's release.
 
+use std::collections::VecDeque;
+
 use vmbus::message::{Features, HostMessage, OfferChannel, OfferFlags};
 
 use super::channel::{Channel, State};
@@ -53,6 +55,8 @@ impl<M: Memory> Host<M> {
             State::Hidden | State::Offered | State::Opening(..) => {}
         }
         self.revoke_gpadls(relid, id);
+        // What was being worked on for the old offer must not happen to the next one.
+        self.pending.retain(|_, pending| !pending.is_about(id));
         let sequence = self.send(HostMessage::Rescind { relid });
         self.counters.rescinds += 1;
         if let Some(channel) = self.channels.get_mut(&id) {
@@ -102,6 +106,7 @@ impl<M: Memory> Host<M> {
             reoffer: false,
             passing: false,
             rescinded_at: 0,
+            refused: VecDeque::new(),
             again: false,
             random: self.random.fork(id.0),
         };
@@ -123,6 +128,7 @@ impl<M: Memory> Host<M> {
     fn offer_on(&mut self, id: OfferId, relid: u32) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
         channel.state = State::Offered;
+        channel.refused.clear();
         let spec = &channel.spec;
         let mut flags = spec.flags;
         if !self.connection.protocol.has(Features::CONFIDENTIAL_CHANNELS) {

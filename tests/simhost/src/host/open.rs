@@ -57,8 +57,12 @@ impl<M: Memory> Host<M> {
 
     pub(super) fn open_done(&mut self, id: OfferId) {
         let Some(channel) = self.channels.get_mut(&id) else { return };
-        let State::Opening(request, kind) = std::mem::replace(&mut channel.state, State::Offered) else {
-            return;
+        let (request, kind) = match std::mem::replace(&mut channel.state, State::Offered) {
+            State::Opening(request, kind) => (request, kind),
+            other => {
+                channel.state = other;
+                return;
+            }
         };
         let refused = self.random.chance(u32::from(self.config.refusals.open_permille), 1000);
         let opened = if refused { None } else { self.rings(id, &request, kind) };

@@ -8,6 +8,7 @@ mod doctor;
 mod generate;
 mod list;
 mod lsvmbus;
+pub(crate) mod offers;
 pub(crate) mod sim;
 mod status;
 mod storm;

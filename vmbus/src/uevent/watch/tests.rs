@@ -146,6 +146,20 @@ fn lost_announcements_lead_to_a_look() {
     assert_eq!(kernel.told(&mut watch, 5), expected);
 }
 
+/// `udevadm trigger` and the like; red without the look at `SYNTH_UUID`.
+#[test]
+fn what_somebody_has_announced_again_is_no_news() {
+    let kernel = Kernel::new();
+    kernel.tree.device(Class::NIC, 1, Some("hv_netvsc"));
+    let mut watch = kernel.watch();
+    for action in ["remove", "unbind", "add"] {
+        let message = format!("{action}@/{}\0SUBSYSTEM=vmbus\0SYNTH_UUID=0\0", &real(1)[4..]);
+        kernel.said.lock().unwrap().push_back(Event::Uevent(super::super::parse(message.as_bytes()).unwrap()));
+    }
+    kernel.add(2);
+    assert_eq!(kernel.told(&mut watch, 2), ["Present 1 hv_netvsc", "Arrived 2 -"]);
+}
+
 #[test]
 fn nothing_is_told_twice_and_without_announcements_it_is_looked() {
     let kernel = Kernel::new();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::Error;
@@ -139,9 +138,9 @@ pub(super) fn bound(bus: &Bus, name: &str) -> Result<Bound, Error> {
     let folder = path.join("uio");
     let uio = bus.names(&folder)?.into_iter().next();
     let found = uio.and_then(|uio| {
-        let folder: PathBuf = bus.resolve(&folder.join(&uio)).ok()?;
-        let node = bus.path("dev").join(uio);
-        node.exists().then(|| folder.metadata().ok()).flatten()
+        let node = bus.path("dev").join(&uio);
+        let folder = folder.join(uio);
+        node.exists().then(|| bus.confined(&folder).and_then(|folder| folder.metadata()).ok()).flatten()
     });
     Ok(found.map_or(Bound::Half, |folder| Bound::Since(folder.ino())))
 }

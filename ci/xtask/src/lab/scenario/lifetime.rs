@@ -61,6 +61,7 @@ pub(super) fn reopen(scene: &mut Scene<'_>) -> Result<()> {
         let argv = ["vmbus-lab-guest", "reopen", "balloon", "--times", times];
         let finished = scene.guest.run(&argv, Duration::from_secs(60))?;
         ensure!(finished.code == Some(0), "reopen {times} times: {}", describe(&finished));
+        scene.say(finished.stdout.trim());
         Ok(())
     };
     reopen(scene, "2")?;

@@ -32,6 +32,8 @@ pub(crate) struct Scenario {
     pub(crate) kernels: &'static [Kernel],
     /// It may leave the guest in a state that nobody else should start from.
     pub(crate) own_boot: bool,
+    /// It begins without the kernel's own driver of the device.
+    pub(crate) bare: bool,
     /// Plays it.
     pub(crate) play: fn(&mut Scene<'_>) -> Result<()>,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Scenario {
 const NEW: &[Kernel] = &[Kernel::V6_12];
 
 const fn shared(name: &'static str, summary: &'static str, play: fn(&mut Scene<'_>) -> Result<()>) -> Scenario {
-    Scenario { name, summary, kernels: NEW, own_boot: false, play }
+    Scenario { name, summary, kernels: NEW, own_boot: false, bare: false, play }
 }
 
 /// All scenarios, in the order they are played in.
@@ -77,6 +79,7 @@ pub(crate) const ALL: [Scenario; 13] = [
     },
     Scenario {
         own_boot: true,
+        bare: true,
         ..shared("watch", "vmbusctl watch prints every arrival and removal, in order", watch::everything_in_order)
     },
     Scenario {

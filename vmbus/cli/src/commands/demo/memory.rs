@@ -45,7 +45,7 @@ impl PagePool for NumberedPages {
 pub(super) fn balloon(both: &Simulated, offer: &Offer) -> anyhow::Result<String> {
     let instance = offer.instance;
     let channel = both.bus.open(offer.id, OpenOptions::default())?;
-    let driver = Balloon::with_pool(channel, NumberedPages::default(), "/proc/meminfo".into(), Settings::default());
+    let driver = Balloon::over(channel, NumberedPages::default(), "/proc/meminfo".into(), Settings::default());
     let waker = driver.waker();
     let thread = std::thread::Builder::new().name("demo-memory".to_owned()).spawn(move || driver.run(|_| {}))?;
     let wait_until = move |held: u64| {

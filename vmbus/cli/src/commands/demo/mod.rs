@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmbus::class::Class;
 use vmbus_channels::{Offer, OpenOptions};
-use vmbus_simhost::device::{DynamicMemorySettings, Echo, Pipe, PipeSettings};
+use vmbus_simhost::device::{Echo, Pipe};
 use vmbus_simhost::{Config, DeviceSpec};
 
 use self::report::{Latency, Report, Row, Traffic};
@@ -44,10 +44,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Exit> {
 fn play(stage: &ProgressBar) -> anyhow::Result<Report> {
     let start = Instant::now();
     let processors = simulated::processors();
-    let mut config = Config::seeded(1)
-        .with_device(DeviceSpec::echo(0))
-        .with_device(DeviceSpec::pipe(0, PipeSettings { echoes: true, ..PipeSettings::default() }))
-        .with_device(DeviceSpec::dynamic_memory(DynamicMemorySettings::default()));
+    let mut config = simulated::with_devices(Config::seeded(1), 1);
     let loaded: Vec<_> = (1..=LOADED as u64).map(DeviceSpec::echo).collect();
     config.devices.extend(loaded.iter().cloned());
     stage.set_message("connecting to the simulated host");
@@ -59,7 +56,7 @@ fn play(stage: &ProgressBar) -> anyhow::Result<Report> {
         if loaded.iter().any(|spec| spec.instance == offer.instance) {
             continue;
         }
-        stage.set_message(format!("moving traffic through {}", title(offer.class)));
+        stage.set_message(format!("moving traffic through {}", simulated::title(offer.class)));
         devices.push(use_device(&both, &offer)?);
     }
     stage.set_message(format!("taking {LOADED} busy channels back"));
@@ -96,16 +93,6 @@ fn play(stage: &ProgressBar) -> anyhow::Result<Report> {
     })
 }
 
-/// What is known of a device's class here: the simulated host has two of its own.
-fn title(class: Class) -> &'static str {
-    match class {
-        Echo::CLASS => "echo",
-        Pipe::CLASS => "byte pipe",
-        Class::DYNAMIC_MEMORY => "dynamic memory",
-        _ => "another device",
-    }
-}
-
 fn use_device(both: &Simulated, offer: &Offer) -> anyhow::Result<Row> {
     let used = match offer.class {
         Echo::CLASS => {
@@ -124,7 +111,7 @@ fn use_device(both: &Simulated, offer: &Offer) -> anyhow::Result<Row> {
         Class::DYNAMIC_MEMORY => (memory::balloon(both, offer)?, None, None),
         _ => ("not touched".to_owned(), None, None),
     };
-    Ok(row(offer, used).with_title(title(offer.class)))
+    Ok(row(offer, used).with_title(simulated::title(offer.class)))
 }
 
 /// A line of the report.

@@ -11,8 +11,10 @@ use vmbus_channels::{Channel, Error, OutgoingPacket, Wake};
 use super::report::Traffic;
 use crate::simulated::PATIENCE;
 
-/// Bytes of data in a packet.
+/// Bytes of data in a packet of ours.
 const CHUNK_BYTES: usize = 4096;
+/// Bytes of data in a packet of the host's, at most.
+const PACKET_BYTES: usize = 16 * 1024;
 /// Bytes on their way at a time: less than the host keeps for us.
 const WINDOW_BYTES: u64 = 128 * 1024;
 /// Bytes of the header.

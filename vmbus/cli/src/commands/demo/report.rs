@@ -79,7 +79,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut table = Columns::new(&["device", "relid", "work", "messages/s", "MB/s", "p50 us", "p99 us"]);
+        let mut table = Columns::new(&["DEVICE", "RELID", "WORK", "MESSAGES/S", "MB/S", "P50 US", "P99 US"]);
         for row in &self.devices {
             let number = |value: Option<f64>, digits: usize| match value {
                 Some(value) => format!("{value:.digits$}"),
@@ -97,7 +97,7 @@ impl Report {
         }
         table.print(0)?;
         output::line("")?;
-        let mut table = Columns::new(&["rescinded under load", "events", "offers", "releases", "leaks", "seconds"]);
+        let mut table = Columns::new(&["RESCINDED UNDER LOAD", "EVENTS", "OFFERS", "RELEASES", "LEAKS", "SECONDS"]);
         table.row([
             self.rescinded_under_load.to_string(),
             self.events.to_string(),

@@ -8,14 +8,14 @@ use anyhow::Context as _;
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use vmbus_simhost::device::{DynamicMemorySettings, PipeSettings};
+use vmbus_simhost::Config;
 use vmbus_simhost::server::{Control, Server, ServerSettings};
-use vmbus_simhost::{Config, DeviceSpec};
 
 use crate::args::Sim;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::output;
+use crate::simulated;
 
 /// How often signals and guests are looked for.
 const TURN: Duration = Duration::from_millis(100);
@@ -82,12 +82,9 @@ pub(crate) fn run(context: &Context, args: &Sim) -> anyhow::Result<Exit> {
 
 /// Echo devices, a byte pipe and Dynamic Memory.
 fn config(args: &Sim) -> Config {
-    let mut config = Config::seeded(args.seed)
-        .with_device(DeviceSpec::pipe(0, PipeSettings { echoes: true, ..PipeSettings::default() }))
-        .with_device(DeviceSpec::dynamic_memory(DynamicMemorySettings::default()));
-    config.devices.extend((0..u64::from(args.echo)).map(DeviceSpec::echo));
+    let config = simulated::with_devices(Config::seeded(args.seed), u64::from(args.echo));
     if let Some(version) = args.protocol {
-        config = config.with_version(version);
+        return config.with_version(version);
     }
     config
 }

@@ -52,7 +52,8 @@ fn storm(args: &Storm, seed: u64, progress: ProgressBar) -> anyhow::Result<Repor
     let (sorter, inboxes) = news::sort(both.bus.subscribe()?, &instances, PATIENCE)?;
     let done = Arc::new(Done::default());
     let trunk = Random::new(seed);
-    let mut workers: Vec<_> = (0_u64..).zip(specs.into_iter().zip(inboxes))
+    let mut workers: Vec<_> = (0_u64..)
+        .zip(specs.into_iter().zip(inboxes))
         .map(|(number, (spec, inbox))| Worker {
             bus: both.bus.clone(),
             host: both.host.clone(),

@@ -8,6 +8,9 @@ use crate::table::Columns;
 /// More resident memory than this at the end than at the beginning is a leak.
 pub(super) const RSS_SLACK_BYTES: i64 = 1 << 20;
 
+/// In fewer cycles than this, what is allocated once and for all is still on its way: memory is shown, not judged.
+pub(super) const RSS_CYCLES: u64 = 20_000;
+
 /// What must hold at the end of a storm, and whether it did.
 #[derive(Debug, Serialize)]
 pub(super) struct Oracle {
@@ -45,7 +48,8 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn print(&self) -> anyhow::Result<()> {
-        let mut table = Columns::new(&["cycles", "offers", "released", "opens", "packets", "leaked", "seconds", "cycles/s"]);
+        let mut table =
+            Columns::new(&["CYCLES", "OFFERS", "RELEASED", "OPENS", "PACKETS", "LEAKED", "SECONDS", "CYCLES/S"]);
         table.row([
             self.cycles.to_string(),
             self.offers.to_string(),
@@ -58,7 +62,7 @@ impl Report {
         ]);
         table.print(0)?;
         output::line("")?;
-        let mut table = Columns::new(&["oracle", "result", "found"]);
+        let mut table = Columns::new(&["ORACLE", "RESULT", "FOUND"]);
         for oracle in &self.oracles {
             let result = if oracle.passed { "holds" } else { "FAILS" };
             table.row([oracle.name.to_owned(), result.to_owned(), oracle.detail.clone()]);
@@ -70,6 +74,9 @@ impl Report {
         if self.passed {
             return Ok(());
         }
-        output::line(format!("\nplay the same plan again: vmbusctl storm --cycles {} --threads {} --seed {}", self.cycles, self.threads, self.seed))
+        output::line(format!(
+            "\nplay the same plan again: vmbusctl storm --cycles {} --threads {} --seed {}",
+            self.cycles, self.threads, self.seed
+        ))
     }
 }

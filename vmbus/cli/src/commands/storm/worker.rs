@@ -54,7 +54,9 @@ impl Worker {
                 Ok(()) => {}
                 // The channel may go as soon as the host was told to take it back; before that it may not.
                 Err(Stop::Rescinded(_)) if plan.rescind != Moment::AfterClose => break,
-                Err(stop) => return Err(anyhow::Error::from(stop)).with_context(|| format!("{plan:?}, channel {}", offer.id)),
+                Err(stop) => {
+                    return Err(anyhow::Error::from(stop)).with_context(|| format!("{plan:?}, channel {}", offer.id));
+                }
             }
         }
         let gone = self.host.expect(PATIENCE, move |sim| match sim.host().state(id) {
@@ -98,18 +100,15 @@ impl Worker {
             self.rescind_soon(id)?;
         }
         let processor = u32::try_from(self.random.below(u64::from(self.processors))).unwrap_or(0);
-        let options = OpenOptions {
-            outgoing_bytes: RING_BYTES,
-            incoming_bytes: RING_BYTES,
-            processor,
-            ..OpenOptions::default()
-        };
+        let options =
+            OpenOptions { outgoing_bytes: RING_BYTES, incoming_bytes: RING_BYTES, processor, ..OpenOptions::default() };
         let mut user = if plan.dispatched {
             let (echoes, echoed) = mpsc::channel();
-            let channel = self.bus.open_dispatched(offer.id, options, move |packet: &vmbus_channels::IncomingPacket<'_>| {
-                // Nobody waits any more: the end of the channel is under way.
-                let _ = echoes.send(packet.transaction_id());
-            })?;
+            let channel =
+                self.bus.open_dispatched(offer.id, options, move |packet: &vmbus_channels::IncomingPacket<'_>| {
+                    // Nobody waits any more: the end of the channel is under way.
+                    let _ = echoes.send(packet.transaction_id());
+                })?;
             User::Dispatched(channel, echoed)
         } else {
             User::Polled(self.bus.open(offer.id, options)?)
@@ -175,7 +174,9 @@ impl User {
                         [one] if *one == number => return Ok(()),
                         other => {
                             stale.fetch_add(1, Ordering::Relaxed);
-                            return Err(anyhow!("{number:#x} was sent, and came back as {other:x?}: somebody else's").into());
+                            return Err(
+                                anyhow!("{number:#x} was sent, and came back as {other:x?}: somebody else's").into()
+                            );
                         }
                     }
                 }
@@ -189,7 +190,9 @@ impl User {
                         Ok(one) if one == number => return Ok(()),
                         Ok(other) => {
                             stale.fetch_add(1, Ordering::Relaxed);
-                            return Err(anyhow!("{number:#x} was sent, and came back as {other:#x}: somebody else's").into());
+                            return Err(
+                                anyhow!("{number:#x} was sent, and came back as {other:#x}: somebody else's").into()
+                            );
                         }
                         Err(mpsc::RecvTimeoutError::Timeout) if !channel.is_rescinded() => {}
                         Err(_) => {
