@@ -31,7 +31,9 @@ impl Wake {
     pub(super) fn wake(&self) {
         self.wanted.store(true, Ordering::SeqCst);
         // A counter that is full wakes as well.
-        while self.asleep.load(Ordering::SeqCst) && write(&self.event, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
+        if self.asleep.load(Ordering::SeqCst) {
+            let _ = rustix::io::retry_on_intr(|| write(&self.event, &1_u64.to_ne_bytes()));
+        }
     }
 
     /// Waits for one of these, of which the first is this one, or for the time. Takes note of all wakes so far.
