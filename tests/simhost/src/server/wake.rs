@@ -30,8 +30,10 @@ impl Wake {
     /// Ends the thread's sleep, or the next one. What was done before is there for it to find.
     pub(super) fn wake(&self) {
         self.wanted.store(true, Ordering::SeqCst);
-        // A counter that is full wakes as well.
-        while self.asleep.load(Ordering::SeqCst) && write(&self.event, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
+        if self.asleep.load(Ordering::SeqCst) {
+            // A counter that is full wakes as well.
+            while write(&self.event, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
+        }
     }
 
     /// Waits for one of these, of which the first is this one, or for the time. Takes note of all wakes so far.
