@@ -100,12 +100,15 @@ impl HostMemory {
     /// # Errors
     /// As [`ring`](Self::ring).
     pub fn view(&self, pages: &[u64]) -> Result<Ring, Error> {
-        let neighbours = pages.iter().zip(pages.iter().skip(1)).all(|(page, next)| page.checked_add(1) == Some(*next));
-        let whole = if neighbours && self.has(pages) { self.whole() } else { None };
+        if !self.has(pages) {
+            return Err(outside());
+        }
+        let neighbours = pages.iter().zip(pages.iter().skip(1)).all(|(page, next)| page + 1 == *next);
         let at = pages.first().and_then(|page| usize::try_from(Layout::address(*page)).ok());
-        match (whole, at, pages.len().checked_mul(PAGE_BYTES)) {
-            (Some(whole), Some(at), Some(ring_bytes)) => {
-                contiguous(whole, at, ring_bytes).map_err(|error| failed("look at a ring of", error))
+        match (at, self.whole().filter(|_| neighbours)) {
+            (Some(at), Some(whole)) => {
+                let ring = contiguous(whole, at, pages.len() * PAGE_BYTES);
+                ring.map_err(|error| failed("look at a ring of", error))
             }
             _ => self.ring(pages).map(|(ring, _)| ring),
         }

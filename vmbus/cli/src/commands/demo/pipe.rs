@@ -20,8 +20,8 @@ const HEADER_BYTES: usize = 8;
 /// Type of data.
 const DATA: u32 = 1;
 
-/// Bytes of data in a packet that comes back: the host joins what it has.
-const BACK_BYTES: usize = 64 * 1024;
+/// Bytes of data in a packet of the host's, at most: it joins what it has.
+const BACK_BYTES: usize = 16 * 1024;
 /// After so many bytes the stream begins anew.
 const PERIOD: u8 = 251;
 
