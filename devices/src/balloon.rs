@@ -7,6 +7,7 @@ mod driver;
 mod event;
 pub mod pages;
 pub mod ranges;
+mod registered;
 pub mod report;
 pub mod state;
 mod transport;
@@ -14,4 +15,5 @@ pub mod wire;
 
 pub use driver::Balloon;
 pub use event::{Counters, Event, Ignored, Summary};
+pub use registered::BalloonDriver;
 pub use state::{Failure, Limit, Settings};

@@ -4,6 +4,8 @@
 //! ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
 //!                                       ^^^^^^^ you are here
 //!
+//!     registry: one thread with the table (pure) --- workers --- drivers' callbacks
+//!
 //!     balloon: driver (one thread) --- state (pure) --- wire (formats)
 //!                 |           |
 //!              channel     pages (pinned) and report (/proc/meminfo)
@@ -35,6 +37,22 @@
 //! println!("{} pages were left", summary.gave_back_pages);
 //! # drop(stop);
 //! # Ok::<(), vmbus_devices::Error>(())
+//! ```
+//!
+//! On a bus whose devices come and go, the [`registry`] does the opening and the ending:
+//!
+//! ```no_run
+//! use vmbus_devices::balloon::{BalloonDriver, Settings};
+//! use vmbus_devices::registry::{self, Registry};
+//!
+//! # fn run(vmbus: &vmbus_channels::Vmbus) -> Result<(), vmbus_devices::Error> {
+//! let registry = Registry::start(vmbus, registry::Settings::default())?;
+//! let balloon = BalloonDriver::new(Settings::default(), |offer, event| println!("{}: {event:?}", offer.instance));
+//! let registration = registry.register(balloon)?; // whatever is there already is probed
+//! // ...
+//! registration.unregister()?; // when this returns, nothing of the driver runs any more
+//! registry.shutdown()
+//! # }
 //! ```
 #![forbid(unsafe_code)]
 

@@ -43,8 +43,16 @@ impl Balloon {
         // Before the channel: without it there is no use in opening one.
         let pinner = Pinner::open()?;
         let channel = vmbus.open(offer.id, OpenOptions::default())?;
+        Ok(Self::over(channel, pinner, machine.path("proc/meminfo"), settings))
+    }
+
+    /// Over an open channel of a Dynamic Memory device. The pinner is to be opened before the channel, so that when
+    /// the process dies the host hears of the end before the pages are in use again. `meminfo` is the file with the
+    /// memory figures, `/proc/meminfo`.
+    #[must_use]
+    pub fn over(channel: Channel, pinner: Pinner, meminfo: PathBuf, settings: Settings) -> Self {
         let waker = channel.waker();
-        Ok(Self { driver: Driver::new(channel, pinner, machine.path("proc/meminfo"), settings), waker })
+        Self { driver: Driver::new(channel, pinner, meminfo, settings), waker }
     }
 
     /// What stops [`run`](Self::run), from any thread; also before it runs.

@@ -34,7 +34,7 @@ impl Arrivals for Subscription {
     fn disconnected(&mut self) -> Disconnected {
         match self.next(Some(Duration::ZERO)) {
             Ok(Some(announcement)) => Disconnected::One(announcement),
-            Ok(None) | Err(vmbus_channels::Error::Lagged { .. }) => Disconnected::Lagged,
+            Ok(None) | Err(vmbus_channels::Error::Lagged) => Disconnected::Lagged,
             Err(error) => {
                 log::info!(target: "vmbus::registry", "no more devices: {error}");
                 Disconnected::Ended

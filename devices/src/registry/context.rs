@@ -1,7 +1,7 @@
 //! What a driver's instance has of the registry: a way to run things that end with it.
 
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vmbus_channels::{Offer, Vmbus};
@@ -9,7 +9,8 @@ use vmbus_channels::{Offer, Vmbus};
 use super::input::{Callback, Input, SlotId, SlotKind, Tie};
 use super::inside::Inside;
 use super::mutation::mutated;
-use super::sync::{AtomicBool, AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU64, Ordering, thread};
+use super::worker::contained;
 use super::{Handle, Operable};
 use crate::Error;
 
@@ -30,12 +31,14 @@ struct Shared {
     handle: Handle,
     vmbus: Option<Vmbus>,
     slots: AtomicU64,
+    /// To be joined by the removal. Its lock is held for a push or a take, and never while anything waits.
+    threads: Mutex<Vec<thread::JoinHandle<()>>>,
 }
 
 impl Context {
     pub(super) fn new(tie: Tie, offer: Offer, handle: Handle, vmbus: Option<Vmbus>) -> Self {
-        let (operable, slots) = (Operable::new(), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { tie, offer, operable, handle, vmbus, slots }) }
+        let (operable, slots, threads) = (Operable::new(), AtomicU64::new(0), Mutex::default());
+        Self { shared: Arc::new(Shared { tie, offer, operable, handle, vmbus, slots, threads }) }
     }
 
     /// What the host offered.
@@ -94,6 +97,41 @@ impl Context {
         Ok(())
     }
 
+    /// Starts a thread of the instance, for what waits: it may run beside callbacks. It has to end when
+    /// [`Instance::remove`](super::Instance::remove) tells it to, or when [`is_operable`](Self::is_operable) says no,
+    /// as in a probe that fails; the removal joins it. It counts as being in a callback all its life. If it panics,
+    /// the instance has given up.
+    ///
+    /// # Errors
+    /// [`Error::Removed`]; [`Error::Thread`].
+    pub fn thread(&self, name: &str, body: impl FnOnce(&Self) + Send + 'static) -> Result<(), Error> {
+        let _using = self.enter()?;
+        let (context, number) = (self.clone(), self.shared.handle.number());
+        let body = move || {
+            let inside = Inside::enter(number);
+            if contained(&context, "thread", || body(&context)).is_none() {
+                context.say_give_up("a thread of its driver panicked".to_owned(), true);
+            }
+            drop(inside);
+        };
+        let started = thread::Builder::new().name(name.to_owned()).spawn(body);
+        let thread = started.map_err(|source| Error::Thread { name: name.to_owned(), source })?;
+        self.threads().push(thread);
+        Ok(())
+    }
+
+    /// The instance can't go on: it is removed with [`Reason::GaveUp`](super::Reason::GaveUp), and the device goes to
+    /// the next driver that matches. Does nothing once the removal has begun.
+    pub fn give_up(&self, why: &dyn std::error::Error) {
+        self.say_give_up(why.to_string(), false);
+    }
+
+    fn say_give_up(&self, why: String, panicked: bool) {
+        if let Ok(using) = self.enter() {
+            using.post(Input::GiveUp(self.shared.tie, why, panicked));
+        }
+    }
+
     /// A timer, not armed yet. `callback` runs like [`spawn`](Self::spawn)ed work; what it returns is the time until
     /// the next run, if there is to be one.
     ///
@@ -132,6 +170,19 @@ impl Context {
     /// Lets nobody in any more; whether nobody was inside.
     pub(super) fn close(&self) -> bool {
         self.shared.operable.close()
+    }
+
+    /// Waits for all threads of the instance. For the removal, after which none can be started.
+    pub(super) fn join_threads(&self) {
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
+            // What panics in it is contained there.
+            let _ = thread.join();
+        }
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
+        self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn removed(&self) -> Error {

@@ -33,10 +33,10 @@ pub trait Driver: Send + Sync + 'static {
 
 /// A device that is being driven.
 pub trait Instance: Send + 'static {
-    /// Ends it: closes the channel, ends and joins threads of its own. Before this call the registry has dropped all
+    /// Ends it: closes the channel, and tells threads of its own to end. Before this call the registry has dropped all
     /// work that had not begun, has waited for what was running, also for each [`Use`](super::Use), and refuses
-    /// everything new. When it has returned, nothing of the driver runs for this device, and a device that comes back
-    /// may be probed.
+    /// everything new. After it the registry joins the [threads](Context::thread) of the instance. Then nothing of the
+    /// driver runs for this device, and a device that comes back may be probed.
     fn remove(self: Box<Self>, reason: Reason);
 }
 
@@ -51,8 +51,10 @@ pub enum Reason {
     Unregistered,
     /// The registry is being shut down; the device is there.
     Shutdown,
-    /// A work item, timer or wake-up of the instance panicked; the device is there.
+    /// A callback or a thread of the instance panicked; the device is there.
     Panicked,
+    /// The instance itself said that it can't go on: [`Context::give_up`]. The device is there.
+    GaveUp,
 }
 
 /// Which devices a driver wants: classes, instances, or both. Only primary channels match; a device's subchannels

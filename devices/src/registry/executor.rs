@@ -15,11 +15,13 @@ pub(super) struct Executor {
     pub(super) table: Table,
     pub(super) inputs: Inbox<Input>,
     /// None once the bus has ended.
+    #[cfg_attr(shuttle, expect(dead_code, reason = "a model announces by hand"))]
     pub(super) arrivals: Option<Box<dyn Arrivals>>,
     pub(super) tasks: Post<Task>,
     pub(super) workers: Vec<JoinHandle<()>>,
     pub(super) handle: Handle,
     pub(super) clock: Clock,
+    #[cfg_attr(shuttle, expect(dead_code, reason = "a model announces by hand"))]
     /// Announcements heard since the last input of another kind.
     pub(super) in_a_row: usize,
 }

@@ -44,6 +44,7 @@ pub(super) enum Input {
     /// The bus cut us off: what follows, up to `AllArrived`, is everything that is there.
     Lagged,
     /// There will be no more announcements.
+    #[cfg_attr(shuttle, expect(dead_code, reason = "a model announces by hand"))]
     BusEnded,
     Register(Arc<dyn Driver>, String, DeviceIds, Post<DriverId>),
     Unregister(DriverId, Option<Post<()>>),
@@ -58,6 +59,8 @@ pub(super) enum Input {
     Cancel(Tie, SlotId),
     Wake(Tie, SlotId),
     Forget(Tie, SlotId),
+    /// An instance can't go on, and why.
+    GiveUp(Tie, String, Panicked),
     /// The last active user has left an instance that is being removed.
     Drained(Tie),
     /// A worker has carried out a task.

@@ -12,6 +12,8 @@ pub enum Mutation {
     RemoveWhileWorking,
     /// R4.1: what was due when the removal began still runs, after `remove`.
     RunDiscarded,
+    /// R4.1: threads of an instance are not joined.
+    ThreadsOutlive,
     /// R4.2: who still holds a reference may still begin to use the device.
     ReferenceKeepsOperable,
     /// R4.3: drivers are called by the thread that answers everybody, as if under a lock.

@@ -1,12 +1,23 @@
 //! What a worker does: one task after the other, each contained, each answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Context;
 use super::input::{Call, Callback, Input, Panicked, Probed, Removal, SlotId, SlotKind, Task, Worked};
 use super::inside::Inside;
 use super::mutation::mutated;
 use super::sync::{Ordering, queue::Inbox, queue::Post};
+
+/// Probes that failed and callbacks that panicked in this process: a host that offers a device over and over must not
+/// fill the log.
+static FAILURES: AtomicU64 = AtomicU64::new(0);
+static PANICS: AtomicU64 = AtomicU64::new(0);
+const SHOWN: &str = "(shown at powers of two)";
+
+fn is_shown(count: &AtomicU64) -> bool {
+    (count.fetch_add(1, Relaxed) + 1).is_power_of_two()
+}
 
 /// Until nobody is left who could want something.
 pub(super) fn serve(tasks: &Inbox<Task>, answers: &Post<Input>, registry: u64) {
@@ -26,7 +37,10 @@ pub(super) fn run(task: Task, registry: u64) -> Input {
             let instance = match outcome {
                 Some(Ok(instance)) => Ok(instance),
                 Some(Err(error)) => {
-                    log::warn!(target: "vmbus::registry", "device {}: not driven: {error}", context.offer().instance);
+                    if is_shown(&FAILURES) {
+                        let instance = context.offer().instance;
+                        log::warn!(target: "vmbus::registry", "device {instance}: not driven: {error} {SHOWN}");
+                    }
                     Err(error.to_string())
                 }
                 None => Err("its driver's probe panicked".to_owned()),
@@ -92,6 +106,9 @@ fn remove(context: &Context, removal: Removal) -> Panicked {
     if let Some(instance) = instance {
         panicked |= contained(context, "remove", || instance.remove(reason)).is_none();
     }
+    if !mutated!(context.registry().mutations(), ThreadsOutlive) {
+        context.join_threads();
+    }
     for call in left {
         panicked |= work(context, call).panicked;
     }
@@ -99,14 +116,16 @@ fn remove(context: &Context, removal: Removal) -> Panicked {
 }
 
 /// Runs something of a driver; `None` if it panicked.
-fn contained<T>(context: &Context, what: &str, run: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn contained<T>(context: &Context, what: &str, run: impl FnOnce() -> T) -> Option<T> {
     let panic = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(done) => return Some(done),
         Err(panic) => panic,
     };
     let why = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let (instance, why) = (context.offer().instance, why.unwrap_or("it does not say why"));
-    log::error!(target: "vmbus::registry", "device {instance}: its driver's {what} panicked: {why}");
+    if is_shown(&PANICS) {
+        let (instance, why) = (context.offer().instance, why.unwrap_or("it does not say why"));
+        log::error!(target: "vmbus::registry", "device {instance}: its driver's {what} panicked: {why} {SHOWN}");
+    }
     // What it panicked with is the driver's, too.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
     None

@@ -185,6 +185,17 @@ impl Table {
         (binding.tie == tie).then_some(binding)
     }
 
+    pub(super) fn give_up(&mut self, tie: Tie, why: String, panicked: Panicked) {
+        self.counters.panics += u64::from(panicked);
+        if self.binding(tie).is_none() {
+            return;
+        }
+        if let Some(device) = self.devices.get_mut(&tie.channel) {
+            device.failure = Some(why);
+        }
+        self.end(tie.channel, if panicked { Reason::Panicked } else { Reason::GaveUp });
+    }
+
     /// An active user was the last to leave.
     pub(super) fn drained(&mut self, tie: Tie) {
         if let Some(ending) = self.binding(tie).and_then(|binding| binding.ending.as_mut()) {
@@ -203,7 +214,9 @@ impl Table {
         match probed.instance {
             Ok(instance) => {
                 (binding.probed, binding.instance) = (true, Some(instance));
-                device.failure = None;
+                if binding.ending.is_none() {
+                    device.failure = None;
+                }
                 if departed {
                     self.end(tie.channel, Reason::Rescinded);
                 }
@@ -211,7 +224,7 @@ impl Table {
             Err(why) => {
                 device.failure = Some(why);
                 // What it spawned is discarded, and there is no instance to tell.
-                self.end(tie.channel, Reason::Panicked);
+                self.end(tie.channel, Reason::GaveUp);
             }
         }
         self.make_ready(tie.channel);

@@ -86,6 +86,7 @@ impl Table {
             Input::Cancel(tie, slot) => self.cancel(tie, slot),
             Input::Wake(tie, slot) => self.queue_slot(tie, slot),
             Input::Forget(tie, slot) => self.forget(tie, slot),
+            Input::GiveUp(tie, why, panicked) => self.give_up(tie, why, panicked),
             Input::Drained(tie) => self.drained(tie),
             Input::Probed(tie, probed) => self.probed(tie, probed),
             Input::Worked(tie, worked) => self.worked(tie, worked, now),
@@ -117,3 +118,6 @@ impl Table {
         self.serial
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -8,16 +8,27 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread;
 use uuid::Uuid;
 use vmbus::class::Class;
-use vmbus_channels::{ChannelId, Offer};
+use vmbus_channels::{Announcement, ChannelId, Offer};
 use vmbus_devices::Error;
 use vmbus_devices::registry::mutation::Mutation;
 use vmbus_devices::registry::{
     Context, DeviceIds, DeviceState, Driver, Handle, Instance, Reason, Registration, Registry, Settings, WakeUp,
 };
 
-use super::registry_support::{arrived, departed, offer};
-
 const DEVICES: u32 = 3;
+
+/// Device `number`, arrived for the `generation`th time.
+fn offer(number: u32, generation: u32) -> Offer {
+    Offer::made_up(ChannelId::made_up(number, generation), Class::KVP, Uuid::from_u128(u128::from(number)))
+}
+
+fn arrived(number: u32, generation: u32) -> Announcement {
+    Announcement::Arrived(offer(number, generation))
+}
+
+fn departed(number: u32, generation: u32) -> Announcement {
+    Announcement::Departed(offer(number, generation))
+}
 
 /// What was seen. Its lock is std's: never held across anything that shuttle may interrupt.
 #[derive(Default)]

@@ -1,14 +1,16 @@
 //! Drivers made of closures, and a log of what was called: shared by the tests of the registry.
-#![expect(dead_code, reason = "each test file uses a part")]
 
+use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus_channels::{Announcement, ChannelId, Offer};
 use vmbus_devices::Error;
-use vmbus_devices::registry::{Context, DeviceIds, Driver, Instance, Reason};
+use vmbus_devices::registry::mutation::Mutation;
+use vmbus_devices::registry::{Context, DeviceIds, DeviceState, Driver, Instance, Reason, Registry, Settings};
 
 /// How long something may take that must happen. A test that waits that long has failed.
 pub(crate) const FOREVER: Duration = Duration::from_secs(30);
@@ -108,5 +110,24 @@ impl Instance for DoubleInstance {
     fn remove(self: Box<Self>, reason: Reason) {
         (self.remove)(&self.context, reason);
         self.log.say(format!("{} removed {} {reason:?}", self.name, self.context.offer().id));
+    }
+}
+
+pub(crate) fn start(workers: usize, without: Option<Mutation>) -> Registry {
+    Registry::by_hand(Settings { workers }, without).unwrap()
+}
+
+pub(crate) fn state(registry: &Registry, number: u32, generation: u32) -> Option<DeviceState> {
+    let id = offer(number, generation).id;
+    registry.devices().unwrap().iter().find(|device| device.channel == id).map(|device| device.state)
+}
+
+pub(crate) fn shared<T>(pair: (Sender<T>, Receiver<T>)) -> (Mutex<Sender<T>>, Mutex<Receiver<T>>) {
+    (Mutex::new(pair.0), Mutex::new(pair.1))
+}
+
+pub(crate) fn until_removal(context: &Context) {
+    while context.is_operable() {
+        thread::yield_now();
     }
 }

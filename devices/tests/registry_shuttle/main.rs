@@ -6,13 +6,12 @@
 #![cfg(shuttle)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod registry_oracle;
-mod registry_support;
+mod oracle;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use registry_oracle::Oracle;
+use oracle::Oracle;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, Runner};
 use vmbus_devices::registry::mutation::Mutation;
@@ -21,9 +20,9 @@ use vmbus_devices::registry::mutation::Mutation;
 const SEEDS: u64 = 1500;
 
 fn scenario(without: Option<Mutation>) {
-    let oracle = Arc::new(Oracle::default());
-    registry_oracle::run(&oracle, without);
-    let violations = oracle.violations();
+    let watched = Arc::new(Oracle::default());
+    oracle::run(&watched, without);
+    let violations = watched.violations();
     assert!(violations.is_empty(), "{violations:?}");
 }
 
