@@ -139,7 +139,6 @@ impl Core {
     pub(super) fn offered_again(&mut self, id: ChannelId, out: &mut Vec<Action>) {
         let Some(channel) = self.table.get_mut(id) else { return };
         channel.state = State::Offered;
-        channel.reserved = None;
         let timer = channel.close_timer.take();
         let closers = std::mem::take(&mut channel.closers);
         let relid = channel.relid();

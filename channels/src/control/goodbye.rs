@@ -157,7 +157,7 @@ impl Core {
     /// The host is to send no more messages.
     pub(super) fn pause(&mut self, ticket: Ticket, out: &mut Vec<Action>) -> Result<(), Refusal> {
         self.needs_feature(Features::PAUSE_RESUME)?;
-        if self.connection.paused {
+        if self.connection.paused || self.connection.pausing.is_some() {
             return Err(Refusal::Connection("paused"));
         }
         let timer = Some(self.wait(Due::Pause));

@@ -34,6 +34,10 @@ impl Core {
     fn check_channel(&self, channel: &Channel) -> Result<(), String> {
         let bound = self.table.at_relid(channel.relid()) == Some(channel.id());
         ensure(bound != channel.severed, || format!("severed {}, and found by relid: {bound}", channel.severed))?;
+        let found = self.table.device(&channel.device()) == Some(channel.id());
+        ensure(found == channel.announced, || {
+            format!("announced {}, and found by device: {found}", channel.announced)
+        })?;
         let used = channel.referenced || channel.mapped != Mapped::No;
         let (ring, closers) = (channel.ring, channel.closers.len());
         let fits = match &channel.state {

@@ -1,7 +1,7 @@
 //! Opening: share the ring, ask the host, hand the channel out. Whatever fails on the way is taken back in order.
 
 use vmbus::link::Share;
-use vmbus::message::{Features, GuestMessage, OpenChannel, OpenFlags, Status};
+use vmbus::message::{Features, GuestMessage, OpenChannel, OpenFlags, Status, Version};
 
 use super::channel::{Mapped, Opening, State};
 use super::gpadl::{Gpadl, PAGE_BYTES, Phase};
@@ -27,6 +27,9 @@ impl Core {
             return Err(Refusal::State(id, channel.state.name()));
         }
         self.check(&settings)?;
+        if reserved.is_some() {
+            self.connection.needs(Version::V4_0)?;
+        }
         let relid = channel.relid();
         let what = Share::Ring { outgoing_bytes: settings.outgoing_bytes, incoming_bytes: settings.incoming_bytes };
         let ring = Gpadl { channel: id, phase: Phase::Creating, ticket: None, timer: None };

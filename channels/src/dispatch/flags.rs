@@ -83,7 +83,7 @@ impl Flags for OwnFlags {
 
 /// The flags in an event-flag page that is shared with the host.
 #[derive(Debug)]
-pub(super) struct PageFlags {
+pub struct PageFlags {
     page: Arc<Mapping>,
     /// Where the flags of the bus's interrupt source begin, in bytes.
     offset: usize,
@@ -91,7 +91,8 @@ pub(super) struct PageFlags {
 
 impl PageFlags {
     /// The flags that begin at `offset` bytes of a page.
-    pub(super) fn new(page: Arc<Mapping>, offset: usize) -> Self {
+    #[must_use]
+    pub fn new(page: Arc<Mapping>, offset: usize) -> Self {
         Self { page, offset }
     }
 }

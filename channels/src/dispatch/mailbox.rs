@@ -39,7 +39,13 @@ impl Mailbox {
     /// Posts an order, from any thread. Orders of one thread are taken in their order.
     pub fn post(&self, order: Order) {
         self.orders.push(order);
-        self.pending.store(true, Ordering::Release);
+        if self.mutant.lacks(Mutation::PendingStored) {
+            self.pending.store(true, Ordering::Release);
+        } else {
+            // An exchange, for a store would hide another sender's from whoever takes the flag down: that one would see
+            // our order, and not theirs.
+            self.pending.swap(true, Ordering::AcqRel);
+        }
         if !self.mutant.lacks(Mutation::SendUnfenced) {
             fence(Ordering::SeqCst);
         }
@@ -56,7 +62,7 @@ impl Mailbox {
 
     /// Before orders are taken one by one, until there is none.
     pub(super) fn open(&self) {
-        if self.mutant.lacks(Mutation::FlagStored) {
+        if self.mutant.lacks(Mutation::OpenedByStore) {
             self.pending.store(false, Ordering::Relaxed);
         } else {
             // An exchange: a sender whose flag we take down here has put its order where we look next.

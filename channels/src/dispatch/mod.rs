@@ -38,7 +38,7 @@ pub const RELIDS: usize = 2048;
 /// What dispatchers are made of, for benches and models. No part of what applications use.
 pub mod parts {
     pub use super::dispatcher::{Dispatcher, Reports, Role};
-    pub use super::flags::{Flags, NoFlags, OwnFlags};
+    pub use super::flags::{Flags, NoFlags, OwnFlags, PageFlags};
     pub use super::lines::Lines;
     pub use super::mailbox::Mailbox;
     pub use super::mutation::{Mutant, Mutation};

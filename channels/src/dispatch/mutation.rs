@@ -9,8 +9,10 @@ pub enum Mutation {
     AnsweredEarly,
     /// Forwarded events and orders are taken by relid alone.
     GenerationIgnored,
+    /// The queue's flag is put up by a plain store.
+    PendingStored,
     /// The queue's flag is taken down by a plain store.
-    FlagStored,
+    OpenedByStore,
     /// A dispatcher goes to sleep without a fence.
     SleepUnfenced,
     /// A sender looks for a sleeper without a fence.

@@ -177,35 +177,35 @@ mod model {
     }
 
     /// A queue from many to one that promises as little as a queue can: who takes a value sees what was done before it
-    /// was put there. (crossbeam's has a full fence in `try_recv`, which nothing here may lean on.)
+    /// was put there, and what is there may be overlooked for a while. (crossbeam's has a full fence in `try_recv`, which
+    /// nothing here may lean on.)
     #[derive(Debug)]
     pub struct Queue<T> {
-        values: Mutex<VecDeque<T>>,
+        /// The checker does not see this lock, so it orders nothing.
+        values: std::sync::Mutex<VecDeque<T>>,
         pushed: AtomicU64,
-        popped: AtomicU64,
+        popped: std::sync::atomic::AtomicU64,
     }
 
     impl<T> Queue<T> {
         /// An empty queue.
         pub(in crate::dispatch) fn new() -> Self {
-            Self { values: Mutex::new(VecDeque::new()), pushed: AtomicU64::new(0), popped: AtomicU64::new(0) }
+            let popped = std::sync::atomic::AtomicU64::new(0);
+            Self { values: std::sync::Mutex::new(VecDeque::new()), pushed: AtomicU64::new(0), popped }
         }
 
         /// Puts something at its end.
         pub fn push(&self, value: T) {
-            let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-            values.push_back(value);
-            let pushed = self.pushed.load(Ordering::Relaxed);
-            self.pushed.store(pushed + 1, Ordering::Release);
+            self.values.lock().unwrap_or_else(PoisonError::into_inner).push_back(value);
+            self.pushed.fetch_add(1, Ordering::Release);
         }
 
         /// Takes what is at its front. Called by one thread.
         pub fn pop(&self) -> Option<T> {
-            let popped = self.popped.load(Ordering::Relaxed);
-            if self.pushed.load(Ordering::Acquire) == popped {
+            if self.pushed.load(Ordering::Acquire) == self.popped.load(Ordering::Relaxed) {
                 return None;
             }
-            self.popped.store(popped + 1, Ordering::Relaxed);
+            self.popped.fetch_add(1, Ordering::Relaxed);
             self.values.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
         }
     }

@@ -27,7 +27,10 @@ impl Ghost {
             GuestMessage::GpadlTeardown { gpadl, relid } => {
                 let memory = self.memory.get_mut(gpadl).ok_or("unknown memory torn down")?;
                 let seen = self.channels.get(&memory.channel);
-                let fits = seen.is_some_and(|seen| seen.offer.relid == *relid && (!seen.in_use() || !memory.is_ring));
+                let fits = seen.is_some_and(|seen| {
+                    let may = !seen.in_use() || !memory.is_ring && !seen.rescinded;
+                    seen.offer.relid == *relid && may && !seen.severed
+                });
                 ensure(fits && !memory.torn && !memory.user, || "torn down wrongly".into())?;
                 memory.torn = true;
                 let (channel, is_ring) = (memory.channel, memory.is_ring);

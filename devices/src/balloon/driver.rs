@@ -22,8 +22,8 @@ use vmbus_channels::{Channel, Offer, OpenOptions, Vmbus, Wake, Waker};
 ///
 /// Dropping it without [`run`](Self::run) closes the channel.
 #[derive(Debug)]
-pub struct Balloon {
-    driver: Driver<Channel, Pinner>,
+pub struct Balloon<P: PagePool = Pinner> {
+    driver: Driver<Channel, P>,
     waker: Waker,
 }
 
@@ -45,14 +45,16 @@ impl Balloon {
         let channel = vmbus.open(offer.id, OpenOptions::default())?;
         Ok(Self::over(channel, pinner, machine.path("proc/meminfo"), settings))
     }
+}
 
-    /// Over an open channel of a Dynamic Memory device. The pinner is to be opened before the channel, so that when
-    /// the process dies the host hears of the end before the pages are in use again. `meminfo` is the file with the
-    /// memory figures, `/proc/meminfo`.
+impl<P: PagePool> Balloon<P> {
+    /// Over an open channel of a Dynamic Memory device, and pages of any kind: a simulated host needs no real ones. A
+    /// pinner is to be opened before the channel, so that when the process dies the host hears of the end before the
+    /// pages are in use again. `meminfo` is the file with the memory figures, `/proc/meminfo`.
     #[must_use]
-    pub fn over(channel: Channel, pinner: Pinner, meminfo: PathBuf, settings: Settings) -> Self {
+    pub fn over(channel: Channel, pool: P, meminfo: PathBuf, settings: Settings) -> Self {
         let waker = channel.waker();
-        Self { driver: Driver::new(channel, pinner, meminfo, settings), waker }
+        Self { driver: Driver::new(channel, pool, meminfo, settings), waker }
     }
 
     /// What stops [`run`](Self::run), from any thread; also before it runs.

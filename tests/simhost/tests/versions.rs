@@ -318,7 +318,8 @@ fn a_full_ring_is_waited_for_on_both_sides() {
 }
 
 /// What the host was working on when it took the channel back is over: GPADLs are answered at once, the open not at
-/// all, and the next offer on that relid begins anew. (Seen to fail with the pending work left where it was.)
+/// all, and the next offer on that relid begins anew. (Seen to fail with the old open carried
+/// out in spite of the rescind.)
 #[test]
 fn work_under_way_ends_with_the_rescind() {
     let millis = |millis| Duration::from_millis(millis);

@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
+use vmbus::message::Version;
 
+use crate::commands::offers::Link;
+use crate::commands::sim::fault::{self, Fault};
 use crate::exit;
 use crate::selector::SelectorParser;
 
@@ -18,7 +22,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
 }
 
 /// What every subcommand takes.
@@ -33,8 +37,8 @@ pub(crate) struct Global {
     pub(crate) quiet: bool,
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
-    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon` and
-    /// `watch` log warnings and every other command errors.
+    /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon`,
+    /// `watch` and `sim` log warnings and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
@@ -80,6 +84,23 @@ pub(crate) enum Command {
     /// closed.
     #[command(after_long_help = exit::POINTER)]
     Balloon(Balloon),
+    /// Be a simulated host: guest processes connect to a path over the wire link
+    ///
+    /// Each guest gets a host of its own, with echo devices, a byte pipe and Dynamic Memory. Ends with SIGINT or SIGTERM.
+    #[command(after_long_help = exit::POINTER)]
+    Sim(Sim),
+    /// Show the whole stack at work against a simulated host, in some seconds, on any machine
+    ///
+    /// Lists the devices, moves traffic through each class, takes busy channels back, and says what was left behind:
+    /// nothing. This is what `vmbusctl` does without a command.
+    #[command(after_long_help = exit::POINTER)]
+    Demo,
+    /// Offer, open, use, close and take back channels at random points on many threads, against a simulated host
+    ///
+    /// At the end nothing may be left: each offer released once, tables and maps empty, no reference, no stale event,
+    /// resident memory where it was (judged from 20000 cycles on). Exits with 1 if one of these does not hold.
+    #[command(after_long_help = exit::POINTER)]
+    Storm(Storm),
     /// Print every arrival and removal on the bus as it happens, until a signal ends it
     ///
     /// All devices are watched, also those with kernel drivers. Each line has the time (UTC), what happened, and the
@@ -107,6 +128,10 @@ pub(crate) struct List {
     /// How to print it
     #[arg(long, value_enum, default_value = "table", conflicts_with = "json")]
     pub(crate) format: Format,
+    /// Ask a host over the wire link instead of the kernel: `sim` for a simulated one in this process, or the path that
+    /// a host process listens on
+    #[arg(long, value_name = "sim|PATH", conflicts_with_all = ["format", "verbose"])]
+    pub(crate) link: Option<Link>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -168,6 +193,43 @@ pub(crate) struct Balloon {
     /// Wait this long for the device to be bound to uio_hv_generic, if it is not yet
     #[arg(long, value_name = "SECONDS")]
     pub(crate) wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Sim {
+    /// Where to listen
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub(crate) listen: PathBuf,
+    /// Decides everything that is left to chance; each further guest has one more
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Echo devices
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(crate) echo: u16,
+    /// The only version that the host speaks, such as 5.3; without it all
+    #[arg(long, value_name = "MAJOR.MINOR", value_parser = parse_version)]
+    pub(crate) protocol: Option<Version>,
+    #[arg(long, value_name = "FAULT", help = fault::HELP)]
+    pub(crate) fault: Vec<Fault>,
+}
+
+/// One of the versions there are.
+fn parse_version(text: &str) -> Result<Version, String> {
+    let known = Version::ALL.into_iter().find(|version| version.to_string() == text);
+    known.ok_or_else(|| format!("versions are {}", Version::ALL.map(|version| version.to_string()).join(", ")))
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Storm {
+    /// Offers in all
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) cycles: u64,
+    /// Plays the plan of an earlier run again; without it the seed is fresh
+    #[arg(long, value_name = "SEED")]
+    pub(crate) seed: Option<u64>,
+    /// Devices that come and go at a time, each on a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024).map(usize::from))]
+    pub(crate) threads: usize,
 }
 
 #[derive(Debug, Args)]

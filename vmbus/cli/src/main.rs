@@ -12,6 +12,7 @@ mod exit;
 mod failure;
 mod output;
 mod selector;
+mod simulated;
 mod table;
 mod time;
 
@@ -31,9 +32,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error).into(),
     };
-    start_log(cli.global.log.as_deref(), &cli.command, cli.global.quiet);
+    let command = cli.command.unwrap_or(Command::Demo);
+    start_log(cli.global.log.as_deref(), &command, cli.global.quiet);
     let context = Context::new(cli.global);
-    let exit = match commands::run(&context, cli.command) {
+    let exit = match commands::run(&context, command) {
         Ok(exit) => exit,
         Err(error) => Failure::of(&error).map_or(Exit::Ok, |failure| failure.report(context.json)),
     };
@@ -58,7 +60,7 @@ fn refuse(error: &clap::Error) -> Exit {
 fn start_log(filter: Option<&str>, command: &Command, quiet: bool) {
     let from_environment =
         || ["VMBUS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let stays = matches!(command, Command::Balloon(_) | Command::Watch(_));
+    let stays = matches!(command, Command::Balloon(_) | Command::Watch(_) | Command::Sim(_));
     let default = || if quiet || !stays { "error" } else { "warn" }.to_owned();
     let filter = filter.map(str::to_owned).or_else(from_environment).unwrap_or_else(default);
     env_logger::Builder::new().parse_filters(&filter).init();

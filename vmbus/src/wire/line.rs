@@ -53,14 +53,16 @@ impl Line {
         Ok(())
     }
 
-    /// Takes the rings' pages away from every user of them, and then says so. They become zeroes; what is written to
-    /// them from here on reaches nobody.
+    /// Says that the channel is gone, and then takes the rings' pages away from every user of them. They become zeroes;
+    /// what is written to them from here on reaches nobody. In this order: whoever reads zeroes must find the reason
+    /// for them, or would take them for the host's. (Pages that are still reached in between are nobody else's: they
+    /// are freed when the channel has no user left.)
     pub(crate) fn rescind(&self) {
+        self.shared.rescinded.store(true, Ordering::SeqCst);
         for ring in &self.shared.rings {
             if let Err(error) = ring.revoke() {
                 log::error!(target: "vmbus::wire", "channel {}: its rings stay mapped: {error}", self.shared.relid);
             }
         }
-        self.shared.rescinded.store(true, Ordering::Release);
     }
 }

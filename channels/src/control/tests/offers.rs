@@ -65,6 +65,17 @@ fn r1_3_a_failed_announcement_is_given_back() {
     assert!(bench.out.is_empty(), "a rescind that comes late finds nothing: {:?}", bench.out);
     bench.offer(1);
     bench.end();
+
+    // Somebody who guessed its name has it open: it is closed first.
+    let mut bench = Bench::connected(Version::V5_3);
+    let id = bench.offer(1);
+    let ring = bench.open(1, id);
+    bench.feed(Input::AnnounceFailed(id));
+    assert_eq!(bench.out, [Action::Retire { channel: id, relid: 1, processor: 0 }]);
+    bench.let_go(id);
+    bench.message(HostMessage::GpadlTorndown { gpadl: ring });
+    assert_eq!(bench.releases(1), 1);
+    bench.end();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod architecture;
 mod deny;
 mod fuzz;
 mod model;
+mod shows;
 mod step;
 
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub(crate) struct Args {
     /// Seconds that each fuzz target runs.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     fuzz_seconds: u32,
+    /// Cycles of each of the two storms.
+    #[arg(long, value_name = "CYCLES", default_value_t = 1_000_000)]
+    storm_cycles: u64,
     /// Leave out what takes minutes: the model checks and the fuzz targets.
     #[arg(long)]
     quick: bool,
@@ -35,7 +39,7 @@ pub(crate) struct Args {
 /// Runs the steps; the exit code is non-zero if one of them failed.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let root = repository_root()?;
-    let fuzz_seconds = args.fuzz_seconds;
+    let (fuzz_seconds, storm_cycles) = (args.fuzz_seconds, args.storm_cycles);
     let all: Vec<Step> = vec![
         Step::quick("architecture", "dependencies point one way, unsafe stays in its rooms", architecture::check),
         Step::quick("format", "cargo fmt --check", |root| {
@@ -53,7 +57,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Step::quick("receive-path", "no locked instruction from event flag to callback", |root| {
             step::script(root, "ci/receive-path.sh")
         }),
-        Step::slow("model", "loom: two threads on one ring, dispatchers; shuttle: moves and rescinds", model::check),
+        Step::slow("demo", "the README's first command", shows::demo),
+        Step::slow("storm", "channels that come and go at random, twice", move |root| {
+            shows::storms(root, storm_cycles)
+        }),
+        Step::slow("schedules", "the control core under a seeded scheduler", shows::schedules),
+        Step::slow("model", "loom and shuttle: rings, dispatchers, the driver registry", model::check),
         Step::slow("fuzz", "libFuzzer on every fuzz target", move |root| fuzz::run_all(root, fuzz_seconds)),
     ];
     if args.list {

@@ -7,8 +7,13 @@ use anyhow::Result;
 use super::step::{self, Outcome};
 
 /// A crate, the cfg that turns its shared state into a model's, and the test that runs it.
-const MODELS: [(&str, &str, &str); 3] =
-    [("vmbus-ringbuf", "loom", "loom"), ("vmbus-channels", "loom", "loom"), ("vmbus-channels", "shuttle", "shuttle")];
+const MODELS: [(&str, &str, &str); 5] = [
+    ("vmbus-ringbuf", "loom", "loom"),
+    ("vmbus-channels", "loom", "loom"),
+    ("vmbus-devices", "loom", "registry_loom"),
+    ("vmbus-channels", "shuttle", "shuttle"),
+    ("vmbus-devices", "shuttle", "registry_shuttle"),
+];
 
 pub(super) fn check(root: &Path) -> Result<Outcome> {
     for (package, checker, test) in MODELS {

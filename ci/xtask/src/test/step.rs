@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -158,6 +158,20 @@ pub(crate) fn script(root: &Path, path: &str) -> Result<Outcome> {
         Some(77) => Ok(Outcome::Skipped("see above".to_owned())),
         _ => bail!("`{path}` ended with {status}"),
     }
+}
+
+/// What cargo prints on standard output, run in the repository; its errors are on ours.
+pub(crate) fn output(root: &Path, arguments: &[&str]) -> Result<String> {
+    say!("    cargo {}", arguments.join(" "));
+    let mut command = Command::new(env!("CARGO"));
+    let ended = command.current_dir(root).args(arguments).stderr(Stdio::inherit()).output();
+    let ended = ended.with_context(|| format!("cargo {} could not be started", arguments.join(" ")))?;
+    let text = String::from_utf8(ended.stdout).context("cargo printed no text")?;
+    if !ended.status.success() {
+        say!("{text}");
+        bail!("`cargo {}` ended with {}", arguments.join(" "), ended.status);
+    }
+    Ok(text)
 }
 
 /// Runs a command to its end and turns its exit status into an outcome.

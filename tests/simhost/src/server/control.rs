@@ -93,6 +93,17 @@ impl Control {
         }
     }
 
+    /// Does something after one of the next things that happen: `work` is called after each until it says `true`. Waits
+    /// for nothing.
+    ///
+    /// # Errors
+    /// [`Error::GuestGone`].
+    pub fn when(&self, work: impl FnMut(&mut Sim) -> bool + Send + 'static) -> Result<(), Error> {
+        self.commands.send(Command::Until(Box::new(work))).map_err(|_| Error::GuestGone)?;
+        self.wake.wake();
+        Ok(())
+    }
+
     /// See [`Host::offer`](crate::Host::offer).
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use serde::Serialize;
 use vmbus::sysfs::{Broken, Channel, Device};
 
 use super::describe::{Described, bytes};
-use super::lsvmbus;
+use super::{lsvmbus, offers};
 use crate::args::{Format, List};
 use crate::context::Context;
 use crate::exit::Exit;
@@ -22,6 +22,9 @@ struct Listing<'a> {
 }
 
 pub(crate) fn run(context: &Context, args: &List) -> anyhow::Result<Exit> {
+    if let Some(link) = &args.link {
+        return offers::run(context, link);
+    }
     let scan = context.bus.scan()?;
     if context.json {
         let devices = scan.devices.iter().map(Described::new).collect();

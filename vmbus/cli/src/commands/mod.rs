@@ -2,12 +2,16 @@
 
 mod balloon;
 mod bind;
+mod demo;
 mod describe;
 mod doctor;
 mod generate;
 mod list;
 mod lsvmbus;
+pub(crate) mod offers;
+pub(crate) mod sim;
 mod status;
+mod storm;
 mod watch;
 
 use crate::args::Command;
@@ -24,6 +28,9 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Restore(args) => bind::restore(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Balloon(args) => balloon::run(context, &args),
+        Command::Sim(args) => sim::run(context, &args),
+        Command::Demo => demo::run(context),
+        Command::Storm(args) => storm::run(context, &args),
         Command::Watch(args) => watch::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Manpages { folder } => generate::manpages(&folder),

@@ -1,8 +1,9 @@
 //! The program as users and service managers see it, over made-up machines.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod balloon;
 mod commands;
 mod machines;
+mod simulated;
 mod watch;

@@ -1,0 +1,199 @@
+//! One worker of a storm: a device of its own that comes and goes, and is used meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use vmbus_channels::{Channel, Error, Offer, OpenOptions, OutgoingPacket, Vmbus, Wake};
+use vmbus_simhost::server::Control;
+use vmbus_simhost::{DeviceSpec, OfferId, Random};
+
+use super::news::Inbox;
+use super::plan::{Moment, Plan};
+use crate::simulated::PATIENCE;
+
+/// Rings of a control page and a page of data each: most of a cycle is not to be the zeroing of pages.
+const RING_BYTES: u32 = 8192;
+
+/// What all workers have done so far.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) cycles: AtomicU64,
+    pub(super) opens: AtomicU64,
+    pub(super) packets: AtomicU64,
+    /// Packets that were somebody else's.
+    pub(super) stale: AtomicU64,
+}
+
+/// One worker.
+pub(super) struct Worker {
+    pub(super) bus: Vmbus,
+    pub(super) host: Control,
+    pub(super) spec: DeviceSpec,
+    pub(super) inbox: Inbox,
+    pub(super) random: Random,
+    pub(super) processors: u32,
+    pub(super) done: Arc<Done>,
+}
+
+impl Worker {
+    /// One offer, from the host's decision to its release.
+    pub(super) fn cycle(&mut self) -> anyhow::Result<()> {
+        let plan = Plan::next(&mut self.random);
+        let id = self.host.offer(self.spec.clone())?;
+        if plan.rescind == Moment::BehindOffer {
+            self.host.rescind(id)?;
+        }
+        let offer = self.inbox.arrival()?;
+        if plan.rescind == Moment::BeforeOpen {
+            self.host.rescind(id)?;
+        }
+        for round in 0..plan.opens {
+            let last = round + 1 == plan.opens;
+            match self.open_and_use(&plan, &offer, id, last) {
+                Ok(()) => {}
+                // The channel may go as soon as the host was told to take it back; before that it may not.
+                Err(error) if is_rescinded(&error) && plan.rescind != Moment::AfterClose => break,
+                Err(error) => return Err(error).with_context(|| format!("{plan:?}, channel {}", offer.id)),
+            }
+        }
+        if self.host.with(move |sim| sim.host().state(id).is_some_and(|state| state != "rescinded"))? {
+            // By now it may have been: the plan's own rescind can come meanwhile.
+            let _ = self.host.rescind(id);
+        }
+        self.inbox.departure(&offer).with_context(|| format!("{plan:?}"))?;
+        let gone = self.host.wait_for(PATIENCE, move |sim| sim.host().state(id).is_none())?;
+        ensure!(gone, "relid {} was not released in {} s ({plan:?})", offer.relid, PATIENCE.as_secs());
+        self.done.cycles.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn open_and_use(&mut self, plan: &Plan, offer: &Offer, id: OfferId, last: bool) -> anyhow::Result<()> {
+        let rescind_now = |moment| last && plan.rescind == moment;
+        if rescind_now(Moment::WhileOpening) {
+            self.rescind_soon(id)?;
+        }
+        let processor = u32::try_from(self.random.below(u64::from(self.processors))).unwrap_or(0);
+        let options =
+            OpenOptions { outgoing_bytes: RING_BYTES, incoming_bytes: RING_BYTES, processor, ..OpenOptions::default() };
+        let mut user = if plan.dispatched {
+            let (echoes, echoed) = mpsc::channel();
+            let channel =
+                self.bus.open_dispatched(offer.id, options, move |packet: &vmbus_channels::IncomingPacket<'_>| {
+                    // Nobody waits any more: the end of the channel is under way.
+                    let _ = echoes.send(packet.transaction_id());
+                })?;
+            User::Dispatched(channel, echoed)
+        } else {
+            User::Polled(self.bus.open(offer.id, options)?)
+        };
+        self.done.opens.fetch_add(1, Ordering::Relaxed);
+        let buffer = match plan.buffer_bytes {
+            0 => None,
+            bytes => Some(user.create_buffer(bytes)?),
+        };
+        for number in 0..plan.packets {
+            if rescind_now(Moment::InTraffic) && number == plan.packets / 2 {
+                self.rescind_soon(id)?;
+            }
+            user.echo(self.random.next_u64() | 1, &self.done.stale)?;
+            self.done.packets.fetch_add(1, Ordering::Relaxed);
+        }
+        drop(buffer);
+        if rescind_now(Moment::WhileClosing) {
+            self.rescind_soon(id)?;
+        }
+        user.close()?;
+        Ok(())
+    }
+
+    /// Lets the host take the channel back after a few more things have happened there.
+    fn rescind_soon(&mut self, id: OfferId) -> anyhow::Result<()> {
+        let mut events = self.random.below(5);
+        self.host.when(move |sim| {
+            let now = events == 0;
+            events = events.saturating_sub(1);
+            // Somebody else may have been first.
+            now && sim.host().rescind(id).map_or(true, |()| true)
+        })?;
+        Ok(())
+    }
+}
+
+/// An open channel, in one of the two ways to receive.
+enum User {
+    Polled(Channel),
+    Dispatched(vmbus_channels::Dispatched, mpsc::Receiver<u64>),
+}
+
+impl User {
+    /// Sends one packet and waits until it comes back.
+    fn echo(&mut self, number: u64, stale: &AtomicU64) -> anyhow::Result<()> {
+        let payload = number.to_le_bytes();
+        let packet = OutgoingPacket::in_band(number);
+        match self {
+            Self::Polled(channel) => {
+                channel.send(packet, &[&payload], Some(PATIENCE))?;
+                loop {
+                    ensure!(channel.wait(Some(PATIENCE))? == Wake::Packets, "no echo in {} s", PATIENCE.as_secs());
+                    let mut echoed = Vec::new();
+                    channel.receive(8, |packet| {
+                        echoed.push(packet.transaction_id());
+                        Ok::<_, Error>(())
+                    })?;
+                    match echoed.as_slice() {
+                        [] => {}
+                        [one] if *one == number => return Ok(()),
+                        other => {
+                            stale.fetch_add(1, Ordering::Relaxed);
+                            bail!("{number:#x} was sent, and came back as {other:x?}: somebody else's")
+                        }
+                    }
+                }
+            }
+            Self::Dispatched(channel, echoed) => {
+                channel.send(packet, &[&payload], Some(PATIENCE))?;
+                // A rescind ends the handler, and with that the sender.
+                let deadline = PATIENCE.as_millis() / 10;
+                for _ in 0..deadline {
+                    match echoed.recv_timeout(Duration::from_millis(10)) {
+                        Ok(one) if one == number => return Ok(()),
+                        Ok(other) => {
+                            stale.fetch_add(1, Ordering::Relaxed);
+                            bail!("{number:#x} was sent, and came back as {other:#x}: somebody else's")
+                        }
+                        Err(mpsc::RecvTimeoutError::Timeout) if !channel.is_rescinded() => {}
+                        Err(_) => {
+                            // Says that it is rescinded, if it is.
+                            channel.try_send(packet, &[&payload])?;
+                            ensure!(channel.is_rescinded(), "the handler ended by itself");
+                        }
+                    }
+                }
+                bail!("no echo in {} s", PATIENCE.as_secs())
+            }
+        }
+    }
+
+    fn create_buffer(&self, bytes: u32) -> Result<vmbus_channels::Buffer, Error> {
+        match self {
+            Self::Polled(channel) => channel.create_buffer(bytes),
+            Self::Dispatched(channel, _) => channel.create_buffer(bytes),
+        }
+    }
+
+    fn close(self) -> Result<(), Error> {
+        match self {
+            Self::Polled(channel) => channel.close(),
+            Self::Dispatched(channel, _) => channel.close(),
+        }
+    }
+}
+
+/// Whether the host has taken the channel back, by any of the words for it.
+fn is_rescinded(error: &anyhow::Error) -> bool {
+    let known = error.downcast_ref::<Error>();
+    known.is_some_and(|error| error.is_rescinded() || matches!(error, Error::Gone { .. }))
+}
