@@ -80,8 +80,6 @@ fn rows() -> Vec<Named> {
         }),
         ("open+close, core", || beside("open+close, core", 2_000, ("cycle", control::core_open_close()))),
         ("message, core", || beside("message, core", 5_000, ("message", control::core_messages()))),
-        ("open+close, stack", || beside("open+close, stack", 500, ("cycle", control::stack_open_close()))),
-        ("message, stack", || beside("message, stack", 4_000, ("message", control::stack_messages()))),
     ]
 }
 

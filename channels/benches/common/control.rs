@@ -1,5 +1,5 @@
-//! The control plane: the core by itself, with answers made up at once; and the whole stack over the wire link, with the
-//! simulated host at its other end.
+//! The control plane's core by itself, with answers made up at once. The whole stack is measured in `tests/benches`: this
+//! crate knows no host.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,11 +9,8 @@ use vmbus::class::Class;
 use vmbus::message::{
     ConnectionState, GuestMessage, HostMessage, OfferChannel, OfferFlags, Status, Version, VersionResponse,
 };
-use vmbus::wire::{self, WireLink};
 use vmbus_channels::control::{Action, Answer, Command, Core, Input, Limits, OpenSettings, Ticket};
-use vmbus_channels::{Announcement, ChannelId, OpenOptions, Settings, Vmbus};
-use vmbus_simhost::server::{Control, Server, ServerSettings};
-use vmbus_simhost::{Config, DeviceSpec};
+use vmbus_channels::{Announcement, ChannelId};
 
 use super::{Race, each};
 
@@ -147,49 +144,5 @@ pub(crate) fn core_messages() -> Race {
             alone.rescind_offer();
         }
         start.elapsed().mul_f64(times as f64 / (alone.messages - before) as f64)
-    })
-}
-
-/// The bus, over the wire link, with the simulated host in this process.
-struct Stack {
-    bus: Vmbus,
-    host: Control,
-    _server: Server,
-}
-
-impl Stack {
-    fn new() -> Self {
-        let config = Config { processors: 1, ..Config::seeded(1) }.with_device(DeviceSpec::echo(1));
-        let (server, host, socket) = Server::in_process(config, ServerSettings::default()).unwrap();
-        let settings = wire::Settings { processors: 1, ..wire::Settings::default() };
-        let link = WireLink::over(socket, settings).unwrap();
-        let bus = Vmbus::start(Box::new(link), Settings::default()).unwrap();
-        Self { bus, host, _server: server }
-    }
-}
-
-/// Open and close over the whole stack; per cycle.
-pub(crate) fn stack_open_close() -> Race {
-    let stack = Stack::new();
-    let id = stack.bus.offers().unwrap()[0].id;
-    each(move || stack.bus.open(id, OpenOptions::default()).unwrap().close().unwrap())
-}
-
-/// Messages over the whole stack, in cycles of open and close; per message, either way. (How many a cycle takes is asked
-/// of the host before and after a round: nothing but cycles is timed.)
-pub(crate) fn stack_messages() -> Race {
-    let stack = Stack::new();
-    let id = stack.bus.offers().unwrap()[0].id;
-    Box::new(move |times| {
-        let counted = || stack.host.counters().map(|now| now.messages_in + now.messages_out).unwrap();
-        let cycle = || stack.bus.open(id, OpenOptions::default()).unwrap().close().unwrap();
-        let before = counted();
-        cycle();
-        let of_a_cycle = (counted() - before).max(1);
-        let cycles = times.div_ceil(of_a_cycle);
-        let (before, start) = (counted(), std::time::Instant::now());
-        (0..cycles).for_each(|_| cycle());
-        let took = start.elapsed();
-        took.mul_f64(times as f64 / (counted() - before).max(1) as f64)
     })
 }

@@ -153,7 +153,7 @@ fn play_in(
     steps: &mut Vec<String>,
 ) -> Result<(Result<()>, Vec<Complaint>)> {
     let nested = guest.acceleration == Acceleration::Nested;
-    let prepared = if scenario.bare { Ok(()) } else { guest.load_kernel_driver() };
+    let prepared = if scenario.bare { Ok(()) } else { guest.load_modules() };
     let log_start = match prepared.and_then(|()| guest.kernel_log_mark()) {
         Ok(mark) => mark,
         Err(error) => return stop_or(error).map(|error| (Err(error), Vec::new())),

@@ -32,7 +32,7 @@ pub(crate) struct Scenario {
     pub(crate) kernels: &'static [Kernel],
     /// It may leave the guest in a state that nobody else should start from.
     pub(crate) own_boot: bool,
-    /// It begins without the kernel's own driver of the device.
+    /// It begins without any module of the bus.
     pub(crate) bare: bool,
     /// Plays it.
     pub(crate) play: fn(&mut Scene<'_>) -> Result<()>,
