@@ -30,9 +30,9 @@ impl Wake {
     /// Ends the thread's sleep, or the next one. What was done before is there for it to find.
     pub(super) fn wake(&self) {
         self.wanted.store(true, Ordering::SeqCst);
-        // A counter that is full wakes as well.
         if self.asleep.load(Ordering::SeqCst) {
-            let _ = rustix::io::retry_on_intr(|| write(&self.event, &1_u64.to_ne_bytes()));
+            // A counter that is full wakes as well.
+            while write(&self.event, &1_u64.to_ne_bytes()) == Err(Errno::INTR) {}
         }
     }
 
