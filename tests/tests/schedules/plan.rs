@@ -102,7 +102,6 @@ fn config(seed: u64, random: &mut Random) -> Config {
     let mut often = || if random.once_in(2) { 0 } else { u16::try_from(random.below(200)).unwrap_or(0) };
     config.refusals = Refusals { open_permille: often(), gpadl_permille: often() };
     config.limits.relids = 14;
-    config.limits.connections = 3;
     config.services = vec![SERVICE];
     // Offers that come to nothing on this side are given back without a rescind. They are counted.
     config.tolerated = vec![ViolationKind::ReleasedUnasked];
