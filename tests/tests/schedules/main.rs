@@ -134,5 +134,13 @@ taken_away! {
     memory_is_freed_on_a_timeout: FreeOnTimeout, Both, 200;
     memory_is_freed_on_a_timeout_as_the_host_sees_it: FreeOnTimeout, Host, 400;
     answered_twice: AnswerTwice, Both, 400;
+    released_before_the_dispatcher_let_go: ReleaseBeforeRetired, Both, 200;
+    failed_offer_is_not_given_back: ForgetFailedOffer, Both, 200;
+    rescind_while_closing_is_forgotten: RescindForgetsClosing, Both, 200;
+    name_is_used_again: ReuseGeneration, Both, 200;
+    answer_is_matched_by_relid_alone: MatchByRelidOnly, Both, 1000;
+    posts_after_the_loss: PostAfterLost, Both, 400;
+    slot_is_leaked: LeakSlot, Both, 200;
+    timer_is_leaked: LeakTimer, Both, 200;
     failed_announcement_is_forgotten_as_the_host_sees_it: ForgetFailedAnnouncement, Host, 400;
 }
