@@ -155,13 +155,10 @@ impl Hold {
 
     /// An error if the channel has ended, asking the kernel where there is one.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let Some(reason) = self.reason.get() else {
-            // The line may have been marked for a reason that was not there yet when it was looked for.
-            let asked = self.line.check();
-            return asked
-                .map_err(|error| self.reason.get().map_or_else(|| self.named(error), |reason| self.error(reason)));
-        };
-        Err(self.error(reason))
+        match self.reason.get() {
+            Some(reason) => Err(self.error(reason)),
+            None => self.line.check().map_err(|error| self.named(error)),
+        }
     }
 
     /// What users are told.
@@ -180,11 +177,13 @@ impl Hold {
         }
     }
 
-    /// An error of the line, about this device. (The line does not always know its name.)
+    /// An error of the line, about this device. (The line does not always know its name. And what it takes for a rescind
+    /// may be an end of another reason, which is always there before the line is marked.)
     pub(crate) fn named(&self, error: vmbus::Error) -> Error {
-        match error {
-            vmbus::Error::Rescinded { .. } => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
-            error => error.into(),
+        match (error, self.reason.get()) {
+            (vmbus::Error::Rescinded { .. }, Some(reason)) => self.error(reason),
+            (vmbus::Error::Rescinded { .. }, None) => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
+            (error, _) => error.into(),
         }
     }
 
