@@ -155,16 +155,20 @@ impl Executor {
     fn serve(&mut self, inbox: &Receiver<Event>) -> Why {
         loop {
             let deadline = self.core.deadline().and_then(|deadline| self.start.checked_add(deadline));
-            let event = match deadline {
-                // A host that talks all the time must not keep time from passing.
-                Some(deadline) if deadline <= Instant::now() => Err(RecvTimeoutError::Timeout),
-                Some(deadline) => inbox.recv_deadline(deadline),
-                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match event {
-                Ok(event) => self.hear(event),
-                // The executor has a way in of its own, so there is always one.
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.feed(Input::Elapsed),
+            // Neither may keep the other from happening: events that never end, and a deadline that is always over.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.feed(Input::Elapsed);
+                inbox.try_recv().into_iter().for_each(|event| self.hear(event));
+            } else {
+                let event = match deadline {
+                    Some(deadline) => inbox.recv_deadline(deadline),
+                    None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                };
+                match event {
+                    Ok(event) => self.hear(event),
+                    // The executor has a way in of its own, so there is always one.
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => self.feed(Input::Elapsed),
+                }
             }
             if let Some(why) = self.over.take() {
                 return why;

@@ -112,8 +112,8 @@ fn a_panic_of_the_executor_is_an_error_for_everybody() {
     let (bus, host, gate) = broken();
     let mut channel = open(&bus, 1).unwrap();
     let offer = bus.find(instance(2)).unwrap();
-    gate.set(Mode::Hold);
     thread::scope(|scope| {
+        let _held = gate.hold();
         let waiter = scope.spawn(|| channel.wait(None).unwrap_err());
         let opener = scope.spawn(|| bus.open(offer.id, OpenOptions::default()).unwrap_err());
         gate.held();
@@ -140,12 +140,12 @@ fn a_flood_waits_outside_and_commands_do_not() {
         let channel = open(&bus, 1).unwrap();
         let offer = bus.find(instance(2)).unwrap();
         let before = bus.counters().unwrap().control.unknown_relid;
-        gate.set(Mode::Hold);
         thread::scope(|scope| {
+            let _held = gate.hold();
             let opener = scope.spawn(|| bus.open(offer.id, OpenOptions::default()));
             host.until("the ring of the other", |host| (host.gpadls.len() == 2).then_some(()));
             gate.held();
-            // The executor is held while it posts the open. Its answer about the ring has been heard.
+            // The executor is held while it posts the open; what led to that may not be counted yet.
             let sunk = gate.sunk.load(Ordering::SeqCst);
             for _ in 0..FLOOD {
                 host.rescind(1234);
@@ -162,7 +162,7 @@ fn a_flood_waits_outside_and_commands_do_not() {
                 bus.offers()
             });
             begun.recv_timeout(LONG).unwrap();
-            assert!(gate.sunk.load(Ordering::SeqCst) <= sunk + taken, "bounded");
+            assert!(gate.sunk.load(Ordering::SeqCst) <= sunk + taken + 1, "bounded");
             gate.set(Mode::Pass);
             assert_eq!(asker.join().unwrap().unwrap().len(), 2);
             opener.join().unwrap().unwrap();

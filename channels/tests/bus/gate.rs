@@ -42,6 +42,12 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    /// Lets posts pass when it is dropped, so that a test that fails does not hang.
+    pub fn hold(&self) -> Held<'_> {
+        self.set(Mode::Hold);
+        Held(self)
+    }
+
     /// Waits until a post is held.
     pub fn held(&self) {
         let _held = self.changed.wait_while(self.mode.lock().unwrap(), |(_, held)| *held == 0).unwrap();
@@ -56,6 +62,18 @@ impl Gate {
         let panics = mode.0 == Mode::Panic;
         drop(mode);
         assert!(!panics, "the link is broken");
+    }
+}
+
+/// Posts are held.
+pub struct Held<'a>(&'a Gate);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mode = self.0.mode.lock().map_or(Mode::Pass, |mode| mode.0);
+        if mode == Mode::Hold {
+            self.0.set(Mode::Pass);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::agent::Agent;
+use super::image::L2_MODULES;
 use super::line::Gone;
 use super::machine::Acceleration;
 use super::post_mortem::{Sign, post_mortem};
@@ -77,13 +78,17 @@ impl Guest {
         Ok(finished.stdout.trim_end().to_owned())
     }
 
-    /// Loads the kernel's own driver of the device, if it is not there yet. By default it is silent for 45 s.
+    /// Loads the modules that make the bus, in their order, where they are not there yet. (By default `hv_balloon` is
+    /// silent for 45 s.) They can't be unloaded: `hv_balloon` does not know how, and with `hv_vmbus` the kernel falls.
     ///
     /// # Errors
-    /// It can't be loaded, or the guest is gone.
-    pub(crate) fn load_kernel_driver(&mut self) -> Result<()> {
-        let loaded = "grep -q ^hv_balloon /proc/modules || insmod /lib/hv_balloon.ko pressure_report_delay=0";
-        self.shell(loaded).map(|_| ())
+    /// One can't be loaded, or the guest is gone.
+    pub(crate) fn load_modules(&mut self) -> Result<()> {
+        let load = |module: &str| {
+            let options = if module == "hv_balloon" { "pressure_report_delay=0" } else { "" };
+            format!("grep -q '^{module} ' /proc/modules || insmod /lib/{module}.ko {options}")
+        };
+        self.shell(&L2_MODULES.map(load).join(" && ")).map(|_| ())
     }
 
     /// Starts a program in the background.

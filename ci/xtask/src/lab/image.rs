@@ -38,11 +38,8 @@ echo \"lab: the agent ended with $?\"
 poweroff -f
 ";
 
-/// Modules of L2 in the order of their dependencies.
-const L2_MODULES: [&str; 3] = ["hv_vmbus", "uio", "uio_hv_generic"];
-
-/// The kernel's driver of the device, which scenarios load when they want it: it can't be unloaded.
-const KERNEL_DRIVER: &str = "hv_balloon";
+/// Modules of L2 in the order of their dependencies. They are loaded when the guest is up: see `Guest::load_modules`.
+pub(crate) const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon"];
 
 /// What 6.12 has built in for the agent's port.
 const OLD_L2_MODULES: [&str; 6] =
@@ -65,12 +62,11 @@ const FIRMWARE: [&str; 6] = [
 /// # Errors
 /// A file is missing or cannot be read.
 pub(crate) fn inner(software: &Software, kernel: Kernel, programs: &Programs) -> Result<Vec<u8>> {
-    let mut modules = L2_MODULES.to_vec();
-    if kernel == Kernel::V6_1 {
-        modules.extend(OLD_L2_MODULES);
+    let modules: &[&str] = if kernel == Kernel::V6_1 { &OLD_L2_MODULES } else { &[] };
+    let mut archive = start(software, kernel, modules, L2)?;
+    for module in L2_MODULES {
+        archive.file(&format!("lib/{module}.ko"), false, &find_module(software, kernel, module)?)?;
     }
-    let mut archive = start(software, kernel, &modules, L2)?;
-    archive.file(&format!("lib/{KERNEL_DRIVER}.ko"), false, &find_module(software, kernel, KERNEL_DRIVER)?)?;
     archive.file("bin/vmbus-lab-guest", true, &read(&programs.lab_guest)?)?;
     archive.file("bin/vmbusctl", true, &read(&programs.vmbusctl)?)?;
     Ok(archive.finish()?)

@@ -32,7 +32,7 @@ pub(crate) struct Scenario {
     pub(crate) kernels: &'static [Kernel],
     /// It may leave the guest in a state that nobody else should start from.
     pub(crate) own_boot: bool,
-    /// It begins without the kernel's own driver of the device.
+    /// It begins without any module of the bus, so only a fresh boot will do.
     pub(crate) bare: bool,
     /// Plays it.
     pub(crate) play: fn(&mut Scene<'_>) -> Result<()>,
@@ -46,6 +46,11 @@ const fn shared(name: &'static str, summary: &'static str, play: fn(&mut Scene<'
 
 /// All scenarios, in the order they are played in.
 pub(crate) const ALL: [Scenario; 13] = [
+    // First: it wants a guest in which nothing is loaded, and leaves one that the others can use.
+    Scenario {
+        bare: true,
+        ..shared("watch", "vmbusctl watch prints every arrival and removal, in order", watch::everything_in_order)
+    },
     Scenario {
         kernels: &[Kernel::V6_12, Kernel::V6_1],
         ..shared("list", "vmbusctl lists the device as sysfs has it, in every format", binding::list)
@@ -76,11 +81,6 @@ pub(crate) const ALL: [Scenario; 13] = [
             "bound and unbound a hundred times under a registered driver",
             registry::bound_100_times,
         )
-    },
-    Scenario {
-        own_boot: true,
-        bare: true,
-        ..shared("watch", "vmbusctl watch prints every arrival and removal, in order", watch::everything_in_order)
     },
     Scenario {
         kernels: &[Kernel::V6_1],

@@ -18,6 +18,8 @@ pub(super) fn bound_100_times(scene: &mut Scene<'_>) -> Result<()> {
     let finished = scene.guest.run(&argv, Duration::from_secs(150))?;
     ensure!(finished.code == Some(0), "the program with the driver: {}", describe(&finished));
     let last = finished.stdout.lines().last().unwrap_or_default();
+    let cycles = finished.stdout.lines().rev().nth(1).unwrap_or_default();
+    scene.say(format!("milliseconds for probe, unbind, removal, bind: {cycles}"));
     let end: Value = serde_json::from_str(last).with_context(|| format!("it ended with {last:?}"))?;
     for (field, expected) in [
         ("bound", json!(101)),
