@@ -63,6 +63,9 @@ fn rows() -> Vec<Named> {
         let contestants = vec![("event", events::all_active(channels)), ("mutex", mutex())];
         row(&format!("event all of {channels}"), None, 100_000, contestants)
     }
+    fn beside(name: &str, times: u64, ours: (&'static str, Race)) -> Row {
+        row(name, None, times, vec![ours, ("mutex", mutex()), ("add", atomic_add()), ("arc", arc_clone())])
+    }
     vec![
         ("event 1 of 1", || event(CHANNELS[0])),
         ("event 1 of 64", || event(CHANNELS[1])),
@@ -75,10 +78,8 @@ fn rows() -> Vec<Named> {
         ("packet to handler", || {
             row("packet to handler", None, 20_000, vec![("packet", events::packet_to_handler()), ("mutex", mutex())])
         }),
-        ("open+close, core", || row("open+close, core", None, 2_000, vec![("cycle", control::core_open_close())])),
-        ("message, core", || row("message, core", None, 5_000, vec![("message", control::core_messages())])),
-        ("open+close, stack", || row("open+close, stack", None, 20, vec![("cycle", control::stack_open_close())])),
-        ("message, stack", || row("message, stack", None, 100, vec![("message", control::stack_messages())])),
+        ("open+close, core", || beside("open+close, core", 2_000, ("cycle", control::core_open_close()))),
+        ("message, core", || beside("message, core", 5_000, ("message", control::core_messages()))),
     ]
 }
 

@@ -35,8 +35,6 @@ fn cycles(criterion: &mut Criterion) {
     let named = BenchmarkId::from_parameter;
     measure(criterion, "core", named("open and close"), control::core_open_close);
     measure(criterion, "core", named("message"), control::core_messages);
-    measure(criterion, "stack", named("open and close"), control::stack_open_close);
-    measure(criterion, "stack", named("message"), control::stack_messages);
 }
 
 criterion_group!(benches, events, cycles);

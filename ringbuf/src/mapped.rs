@@ -13,6 +13,8 @@ use crate::error::LayoutError;
 use crate::layout::{CONTROL_BYTES, ControlField, check_data_bytes};
 use crate::memory::padded_word;
 mod access;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod machine;
 #[cfg(any(test, not(target_arch = "x86_64"), miri))]
 mod portable;
 #[cfg(test)]
@@ -259,17 +261,17 @@ mod vector {
     #[derive(Debug, Clone, Copy)]
     pub(super) struct Machine {
         /// Bytes of the widest registers that are there and enabled by the operating system: 16, 32 or 64.
-        register_bytes: usize,
+        pub(super) register_bytes: usize,
         /// From this length on (behind the first register) `rep movsb` is best: it does not read the destination
         /// first. Not where it has a cliff: on some processors it is 27 times slower if source and destination differ
         /// by 8 bytes modulo the page size.
-        strings_from: usize,
+        pub(super) strings_from: usize,
     }
 
     impl Machine {
         pub(super) const PLAIN: Self = Self { register_bytes: 16, strings_from: usize::MAX };
 
-        pub(super) fn this() -> Self {
+        pub(super) fn ask() -> Self {
             const OSXSAVE_AND_AVX: u32 = 1 << 27 | 1 << 28;
             const INTEL: u32 = u32::from_le_bytes(*b"Genu");
             let [most, vendor, ..] = cpuid(0);

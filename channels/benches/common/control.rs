@@ -1,5 +1,5 @@
-//! The control plane: the core by itself, with answers made up at once; and the whole stack over the wire link, with the
-//! simulated host at its other end.
+//! The control plane's core by itself, with answers made up at once. The whole stack is measured in `tests/benches`: this
+//! crate knows no host.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,11 +9,8 @@ use vmbus::class::Class;
 use vmbus::message::{
     ConnectionState, GuestMessage, HostMessage, OfferChannel, OfferFlags, Status, Version, VersionResponse,
 };
-use vmbus::wire::{self, WireLink};
 use vmbus_channels::control::{Action, Answer, Command, Core, Input, Limits, OpenSettings, Ticket};
-use vmbus_channels::{Announcement, ChannelId, OpenOptions, Settings, Vmbus};
-use vmbus_simhost::server::{Control, Server, ServerSettings};
-use vmbus_simhost::{Config, DeviceSpec};
+use vmbus_channels::{Announcement, ChannelId};
 
 use super::{Race, each};
 
@@ -147,52 +144,5 @@ pub(crate) fn core_messages() -> Race {
             alone.rescind_offer();
         }
         start.elapsed().mul_f64(times as f64 / (alone.messages - before) as f64)
-    })
-}
-
-/// The bus, over the wire link, with the simulated host in this process.
-struct Stack {
-    bus: Vmbus,
-    host: Control,
-    _server: Server,
-}
-
-impl Stack {
-    fn new() -> Self {
-        let config = Config { processors: 1, ..Config::seeded(1) }.with_device(DeviceSpec::echo(1));
-        let (server, host, socket) = Server::in_process(config, ServerSettings::default()).unwrap();
-        let settings = wire::Settings { processors: 1, ..wire::Settings::default() };
-        let link = WireLink::over(socket, settings).unwrap();
-        let bus = Vmbus::start(Box::new(link), Settings::default()).unwrap();
-        Self { bus, host, _server: server }
-    }
-
-    fn open_close(&self, id: ChannelId) {
-        self.bus.open(id, OpenOptions::default()).unwrap().close().unwrap();
-    }
-}
-
-/// Open and close over the whole stack; per cycle.
-pub(crate) fn stack_open_close() -> Race {
-    let stack = Stack::new();
-    let id = stack.bus.offers().unwrap()[0].id;
-    each(move || stack.open_close(id))
-}
-
-/// Messages over the whole stack, in cycles of open and close; per message that the host sent.
-pub(crate) fn stack_messages() -> Race {
-    let stack = Stack::new();
-    let id = stack.bus.offers().unwrap()[0].id;
-    Box::new(move |times| {
-        let counted = || stack.host.counters().unwrap();
-        let before = counted();
-        let start = std::time::Instant::now();
-        let mut messages = 0;
-        while messages < times {
-            stack.open_close(id);
-            let after = counted();
-            messages = after.messages_in + after.messages_out - before.messages_in - before.messages_out;
-        }
-        start.elapsed().mul_f64(times as f64 / messages as f64)
     })
 }

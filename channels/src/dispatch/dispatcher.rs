@@ -102,11 +102,10 @@ impl<F: Flags> Dispatcher<F> {
     /// Takes what is flagged and calls whoever it is for.
     #[inline]
     pub fn scan(&mut self) {
-        for word in 0..self.flags.words() {
-            let flags = self.flags.take(word);
-            if flags != 0 {
-                self.deliver_all(word * 64, flags);
-            }
+        let mut from = 0;
+        while let Some((word, flags)) = self.flags.take_next(from) {
+            self.deliver_all(word * 64, flags);
+            from = word + 1;
         }
     }
 

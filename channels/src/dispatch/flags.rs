@@ -1,5 +1,6 @@
 //! The event flags of one processor: a bit per relid, set by the host, taken by the dispatcher.
 
+use core::sync::atomic::AtomicU64 as PageWord;
 use std::sync::Arc;
 
 use vmbus::memory::Mapping;
@@ -9,12 +10,10 @@ use super::sync::{AtomicU64, Ordering};
 
 /// Event flags, in words of 64.
 pub trait Flags {
-    /// How many words there are.
-    fn words(&self) -> usize;
-
-    /// Takes all flags of a word: one load where there are none, and only otherwise an exchange. What the host did
-    /// before it set a flag is seen by who takes it.
-    fn take(&self, word: usize) -> u64;
+    /// Takes all flags of the next word that has any, from this word on, and says which word it was: a load for each
+    /// word without, and an exchange for the one that is taken. What the host did before it set a flag is seen by who
+    /// takes it.
+    fn take_next(&self, from: usize) -> Option<(usize, u64)>;
 
     /// Takes one flag. Whether it was set.
     fn take_one(&self, relid: usize) -> bool;
@@ -25,12 +24,8 @@ pub trait Flags {
 pub struct NoFlags;
 
 impl Flags for NoFlags {
-    fn words(&self) -> usize {
-        0
-    }
-
-    fn take(&self, _word: usize) -> u64 {
-        0
+    fn take_next(&self, _from: usize) -> Option<(usize, u64)> {
+        None
     }
 
     fn take_one(&self, _relid: usize) -> bool {
@@ -38,7 +33,7 @@ impl Flags for NoFlags {
     }
 }
 
-/// Flags in ordinary memory: for tests, models and benches.
+/// Flags in ordinary memory: for tests and models.
 #[derive(Debug, Clone)]
 pub struct OwnFlags(Arc<Vec<AtomicU64>>);
 
@@ -64,15 +59,9 @@ impl OwnFlags {
 }
 
 impl Flags for OwnFlags {
-    #[inline(always)]
-    fn words(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline(always)]
-    fn take(&self, word: usize) -> u64 {
-        let Some(word) = self.0.get(word) else { return 0 };
-        if word.load(Ordering::Relaxed) == 0 { 0 } else { word.swap(0, Ordering::SeqCst) }
+    fn take_next(&self, from: usize) -> Option<(usize, u64)> {
+        let (at, word) = self.0.iter().enumerate().skip(from).find(|(_, word)| word.load(Ordering::Relaxed) != 0)?;
+        Some((at, word.swap(0, Ordering::SeqCst)))
     }
 
     fn take_one(&self, relid: usize) -> bool {
@@ -80,6 +69,9 @@ impl Flags for OwnFlags {
         self.0.get(relid / 64).is_some_and(|word| word.fetch_and(!bit, Ordering::SeqCst) & bit != 0)
     }
 }
+
+/// Words of a cache line, which are looked at in one go.
+const LINE: usize = 8;
 
 /// The flags in an event-flag page that is shared with the host.
 #[derive(Debug)]
@@ -95,23 +87,36 @@ impl PageFlags {
     pub fn new(page: Arc<Mapping>, offset: usize) -> Self {
         Self { page, offset }
     }
+
+    /// A page that is too short has no flags.
+    #[inline(always)]
+    fn words(&self) -> &[PageWord] {
+        self.page.words(self.offset, RELIDS / 64).unwrap_or_default()
+    }
 }
 
 impl Flags for PageFlags {
     #[inline(always)]
-    fn words(&self) -> usize {
-        RELIDS / 64
-    }
-
-    #[inline(always)]
-    fn take(&self, word: usize) -> u64 {
-        // A page that is too short has no flags there.
-        u64::from_le(self.page.take_word(self.offset + word * 8).unwrap_or_default())
+    fn take_next(&self, from: usize) -> Option<(usize, u64)> {
+        let mut at = from;
+        loop {
+            // The rest of a line, or a whole one: mostly there is nothing in it, which one branch tells.
+            let line = self.words().get(at..)?;
+            let line = line.get(..LINE - at % LINE).unwrap_or(line);
+            if line.is_empty() {
+                return None;
+            }
+            if line.iter().fold(0, |any, word| any | word.load(Ordering::Relaxed)) != 0 {
+                let (inside, word) = line.iter().enumerate().find(|(_, word)| word.load(Ordering::Relaxed) != 0)?;
+                return Some((at + inside, u64::from_le(word.swap(0, Ordering::SeqCst))));
+            }
+            at += line.len();
+        }
     }
 
     fn take_one(&self, relid: usize) -> bool {
-        let bit = 1_u32 << (relid % 32);
-        let old = self.page.clear_bits(self.offset + relid / 32 * 4, bit.to_le());
-        u32::from_le(old.unwrap_or_default()) & bit != 0
+        let bit = 1_u64 << (relid % 64);
+        let word = self.words().get(relid / 64);
+        word.is_some_and(|word| u64::from_le(word.fetch_and(!bit.to_le(), Ordering::SeqCst)) & bit != 0)
     }
 }

@@ -166,17 +166,25 @@ impl Mapping {
         Some(word.swap(0, Ordering::SeqCst))
     }
 
-    fn double_word(&self, offset: usize) -> Option<&AtomicU64> {
-        let end = offset.checked_add(size_of::<u64>())?;
+    /// `count` words of 64 bits that begin at `offset` bytes, for who looks at many of them again and again; `None` when
+    /// they are not all inside or not aligned to eight. What is said of [`take_word`](Self::take_word) holds for them.
+    #[inline]
+    #[must_use]
+    pub fn words(&self, offset: usize, count: usize) -> Option<&[AtomicU64]> {
+        let end = count.checked_mul(size_of::<u64>()).and_then(|bytes| offset.checked_add(bytes))?;
         if end > self.bytes || !offset.is_multiple_of(align_of::<AtomicU64>()) {
             return None;
         }
-        let word = self.base.as_ptr().wrapping_add(offset).cast::<u64>();
+        let first = self.base.as_ptr().wrapping_add(offset).cast::<AtomicU64>();
         // SAFETY: inside the range and aligned (checked above; the base is page-aligned); the range is readable and
         // writable from the end of `new` until the drop, which `&self` excludes. Host, kernel and other processes
-        // write the word too; none of them is part of this program, and an atomic takes any value of 64 bits. A
-        // half of it is reached through `word` by the same thread, or through another mapping, see `take_word`.
-        Some(unsafe { AtomicU64::from_ptr(word) })
+        // write the words too; none of them is part of this program, and an atomic takes any value of 64 bits. A
+        // half of one is reached through `word` by the same thread, or through another mapping, see `take_word`.
+        Some(unsafe { core::slice::from_raw_parts(first, count) })
+    }
+
+    fn double_word(&self, offset: usize) -> Option<&AtomicU64> {
+        self.words(offset, 1)?.first()
     }
 
     fn word(&self, offset: usize) -> Option<&AtomicU32> {

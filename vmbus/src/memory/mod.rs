@@ -16,5 +16,5 @@ pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
 pub use pages::map_pages;
 pub use pinned::{Pinned, Pinner};
-pub(crate) use ring::contiguous;
 pub use ring::{Ring, map_mirrored, map_ring_pages};
+pub(crate) use ring::{contiguous, map_ring_pair};

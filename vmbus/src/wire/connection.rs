@@ -47,6 +47,8 @@ struct Speech {
     protocol: Protocol,
     /// What the last `InitiateContact` asked for.
     asked: Option<(Version, Features)>,
+    /// A goodbye was posted and not answered: only then is an answer one.
+    leaving: bool,
     connection_id: u32,
 }
 
@@ -66,6 +68,7 @@ impl Connection {
                 ended: None,
                 protocol: Protocol::NONE,
                 asked: None,
+                leaving: false,
                 connection_id: MESSAGE_CONNECTION,
             }),
         })
@@ -101,6 +104,10 @@ impl Connection {
                 let filled = GuestMessage::ModifyConnection { parent_to_child_monitor, child_to_parent_monitor };
                 self.post_as_is(&mut speech, &filled)
             }
+            GuestMessage::Unload => {
+                speech.leaving = true;
+                self.post_as_is(&mut speech, message)
+            }
             message => self.post_as_is(&mut speech, message),
         }
     }
@@ -121,6 +128,7 @@ impl Connection {
             speech.connection_id = MESSAGE_CONNECTION;
         }
         speech.asked = Some((contact.version, features));
+        speech.leaving = false;
         self.post_as_is(speech, &GuestMessage::InitiateContact(contact))
     }
 
@@ -205,7 +213,12 @@ impl Connection {
                 }
             }
             HostMessage::VersionResponse(response) => self.speech().learn(response),
-            HostMessage::UnloadResponse => self.speech().protocol = Protocol::NONE,
+            HostMessage::UnloadResponse => {
+                let mut speech = self.speech();
+                if std::mem::take(&mut speech.leaving) {
+                    speech.protocol = Protocol::NONE;
+                }
+            }
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pwrite};
 
 use super::allocator::Allocator;
 use super::layout::{Layout, PAGE_BYTES};
@@ -16,6 +16,12 @@ use crate::memory::{Mapping, map_pages};
 
 /// What must be sealed before the other side relies on the size: a file that shrinks under a mapping is a bus error.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// Pages that are given back are overwritten with zeroes up to here, and from there on dropped, so that their room goes
+/// back to the system. A hole costs both sides' processors a flush, and each page a fault when it is used again: that
+/// is more than a ring of a few pages costs to overwrite.
+const OVERWRITTEN_PAGES: usize = 16;
+static ZEROES: [u8; OVERWRITTEN_PAGES * PAGE_BYTES] = [0; OVERWRITTEN_PAGES * PAGE_BYTES];
 
 /// The guest's memory.
 #[derive(Debug)]
@@ -71,6 +77,17 @@ impl GuestMemory {
         Ok(Arc::new(mapping.map_err(|error| Error::io("map", "guest memory", error))?))
     }
 
+    /// Makes zeroes of a run of pages.
+    fn clear(&self, run: &Range<u64>) -> Result<(), Errno> {
+        let (start, bytes) = (Layout::address(run.start), (run.end - run.start) * PAGE_BYTES as u64);
+        if let Some(zeroes) = usize::try_from(bytes).ok().and_then(|bytes| ZEROES.get(..bytes))
+            && pwrite(&self.file, zeroes, start) == Ok(zeroes.len())
+        {
+            return Ok(());
+        }
+        fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, bytes)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Allocator> {
         self.allocator.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,12 +120,10 @@ impl Pages {
 }
 
 impl Drop for Pages {
-    /// What was in them is dropped first, so that they are zeroes when they are taken again, and their room goes back.
+    /// What was in them goes first, so that they are zeroes when they are taken again.
     fn drop(&mut self) {
         for run in self.runs.drain(..) {
-            let (start, bytes) = (Layout::address(run.start), (run.end - run.start) * PAGE_BYTES as u64);
-            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            if let Err(error) = fallocate(&self.memory.file, hole, start, bytes) {
+            if let Err(error) = self.memory.clear(&run) {
                 // Not zeroes: they must not be handed out again.
                 log::warn!(target: "vmbus::wire", "pages {run:?} of guest memory stay taken: {error}");
                 continue;

@@ -1,7 +1,7 @@
 //! A guest's memory as its host sees it: reached by page numbers, each checked, whatever the guest says.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::{Errno, pread, pwrite};
 
@@ -9,13 +9,18 @@ use super::guest_memory::sealed_bytes;
 use super::layout::{Layout, PAGE_BYTES};
 use super::transport::Hello;
 use crate::Error;
-use crate::memory::{Mapping, Ring, map_pages, map_ring_pages};
+use crate::memory::{Mapping, Piece, Ring, contiguous, map_pages, map_ring_pages};
+
+/// Memory of more bytes is not mapped as a whole: many guests' would use up the addresses.
+const WHOLE_AT_MOST: usize = 4 << 30;
 
 /// A guest's memory as its host sees it. The guest writes it at the same time; it can't take it away or cut it short.
 #[derive(Debug)]
 pub struct HostMemory {
     file: OwnedFd,
     layout: Layout,
+    /// All of it, once somebody looks at a ring; `None` where that can't be.
+    whole: OnceLock<Option<Arc<Mapping>>>,
 }
 
 impl HostMemory {
@@ -28,7 +33,7 @@ impl HostMemory {
         if bytes != layout.bytes() {
             return Err(refused(format!("guest memory has {bytes} bytes, and the hello says {}", layout.bytes())));
         }
-        Ok(Self { file, layout })
+        Ok(Self { file, layout, whole: OnceLock::new() })
     }
 
     /// Where what lies in it.
@@ -86,6 +91,38 @@ impl HostMemory {
             return Err(outside());
         }
         map_ring_pages(self.file.as_fd(), pages).map_err(|error| failed("map a ring of", error))
+    }
+
+    /// A ring that lies in these pages, control page first, without a system call where they are neighbours: it is
+    /// looked at in a mapping of all memory, which lives as long as anybody looks. For a host that has no more to do
+    /// than to let go of a ring when the guest takes it back; otherwise see [`ring`](Self::ring).
+    ///
+    /// # Errors
+    /// As [`ring`](Self::ring).
+    pub fn view(&self, pages: &[u64]) -> Result<Ring, Error> {
+        if !self.has(pages) {
+            return Err(outside());
+        }
+        let neighbours = pages.iter().zip(pages.iter().skip(1)).all(|(page, next)| page + 1 == *next);
+        let at = pages.first().and_then(|page| usize::try_from(Layout::address(*page)).ok());
+        match (at, self.whole().filter(|_| neighbours)) {
+            (Some(at), Some(whole)) => {
+                let ring = contiguous(whole, at, pages.len() * PAGE_BYTES);
+                ring.map_err(|error| failed("look at a ring of", error))
+            }
+            _ => self.ring(pages).map(|(ring, _)| ring),
+        }
+    }
+
+    /// All of the memory, if it is not too much.
+    fn whole(&self) -> Option<Arc<Mapping>> {
+        let whole = self.whole.get_or_init(|| {
+            let bytes = usize::try_from(self.layout.bytes()).ok().filter(|bytes| *bytes <= WHOLE_AT_MOST)?;
+            let mapping = Mapping::new(&[Piece { file: self.file.as_fd(), file_offset: 0, bytes }]);
+            mapping.map(Arc::new).ok()
+        });
+        // Where the kernel had no page to give, all of it went; rings of their own may still be had.
+        whole.as_ref().filter(|whole| !whole.is_revoked()).cloned()
     }
 
     /// Maps pages one behind the other.

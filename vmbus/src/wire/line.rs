@@ -22,11 +22,12 @@ struct Shared {
     bits: SignalBits,
     /// Guest to host; one for all channels.
     host: Arc<OwnedFd>,
-    rings: [Arc<Mapping>; 2],
+    /// Both rings.
+    rings: Arc<Mapping>,
 }
 
 impl Line {
-    pub(super) fn new(relid: u32, bits: SignalBits, host: Arc<OwnedFd>, rings: [Arc<Mapping>; 2]) -> Self {
+    pub(super) fn new(relid: u32, bits: SignalBits, host: Arc<OwnedFd>, rings: Arc<Mapping>) -> Self {
         Self { shared: Arc::new(Shared { relid, rescinded: AtomicBool::new(false), bits, host, rings }) }
     }
 
@@ -59,10 +60,8 @@ impl Line {
     /// are freed when the channel has no user left.)
     pub(crate) fn rescind(&self) {
         self.shared.rescinded.store(true, Ordering::SeqCst);
-        for ring in &self.shared.rings {
-            if let Err(error) = ring.revoke() {
-                log::error!(target: "vmbus::wire", "channel {}: its rings stay mapped: {error}", self.shared.relid);
-            }
+        if let Err(error) = self.shared.rings.revoke() {
+            log::error!(target: "vmbus::wire", "channel {}: its rings stay mapped: {error}", self.shared.relid);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::guest_memory::{GuestMemory, Pages};
 use super::layout::PAGE_BYTES;
 use crate::Error;
 use crate::link::Share;
-use crate::memory::{Mapping, Ring, map_pages, map_ring_pages};
+use crate::memory::{Mapping, Ring, map_pages, map_ring_pair};
 use crate::message::GpadlId;
 use crate::message::gpadl::MAX_BYTES;
 
@@ -29,11 +29,11 @@ struct Shared {
     mappings: Vec<Weak<Mapping>>,
 }
 
-/// The rings of a channel, and the mappings behind them.
+/// The rings of a channel, and the mapping behind both.
 pub(super) struct Rings {
     pub(super) outgoing: Ring,
     pub(super) incoming: Ring,
-    pub(super) mappings: [Arc<Mapping>; 2],
+    pub(super) mapping: Arc<Mapping>,
 }
 
 impl Shares {
@@ -72,11 +72,10 @@ impl Shares {
         let numbers: Vec<u64> = shared.pages.numbers().collect();
         let (first, second) = numbers.split_at_checked(outgoing_pages).ok_or_else(|| failed(Errno::INVAL))?;
         let file = shared.pages.memory().as_fd();
-        let (outgoing, first) = map_ring_pages(file, first).map_err(failed)?;
-        let (incoming, second) = map_ring_pages(file, second).map_err(failed)?;
+        let ([outgoing, incoming], mapping) = map_ring_pair(file, [first, second]).map_err(failed)?;
         shared.mappings.retain(|mapping| mapping.strong_count() > 0);
-        shared.mappings.extend([&first, &second].map(Arc::downgrade));
-        Ok(Rings { outgoing, incoming, mappings: [first, second] })
+        shared.mappings.push(Arc::downgrade(&mapping));
+        Ok(Rings { outgoing, incoming, mapping })
     }
 
     /// Maps a buffer, or finds it mapped.

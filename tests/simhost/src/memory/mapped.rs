@@ -36,8 +36,8 @@ impl Memory for MappedMemory {
     }
 
     fn ring(&self, pages: &[u64]) -> Option<Ring> {
-        let ring = self.memory.ring(pages);
-        ring.inspect_err(|error| log::debug!(target: "vmbus::simhost", "no ring: {error}")).ok().map(|(ring, _)| ring)
+        let ring = self.memory.view(pages);
+        ring.inspect_err(|error| log::debug!(target: "vmbus::simhost", "no ring: {error}")).ok()
     }
 
     fn read(&self, address: u64, destination: &mut [u8]) -> bool {

@@ -32,6 +32,29 @@ pub struct Control {
     wake: Arc<Wake>,
 }
 
+/// Something that is expected to become true; see [`Control::expect`].
+#[derive(Debug)]
+pub struct Expected {
+    answered: Receiver<()>,
+    deadline: Instant,
+}
+
+impl Expected {
+    /// Waits for it; whether it came true in time.
+    ///
+    /// # Errors
+    /// [`Error::GuestGone`].
+    pub fn wait(self) -> Result<bool, Error> {
+        match self.answered.recv_deadline(self.deadline) {
+            Ok(()) => Ok(true),
+            Err(RecvTimeoutError::Timeout) => Ok(false),
+            // It gave up, or the thread ended.
+            Err(RecvTimeoutError::Disconnected) if Instant::now() > self.deadline => Ok(false),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::GuestGone),
+        }
+    }
+}
+
 impl std::fmt::Debug for Command {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
@@ -70,8 +93,21 @@ impl Control {
     pub fn wait_for(
         &self,
         timeout: Duration,
-        mut is_true: impl FnMut(&mut Sim) -> bool + Send + 'static,
+        is_true: impl FnMut(&mut Sim) -> bool + Send + 'static,
     ) -> Result<bool, Error> {
+        self.expect(timeout, is_true)?.wait()
+    }
+
+    /// As [`wait_for`](Self::wait_for), in two steps: from now on `is_true` is asked after each thing that happens, and
+    /// the waiting comes later. The time runs from here.
+    ///
+    /// # Errors
+    /// [`Error::GuestGone`].
+    pub fn expect(
+        &self,
+        timeout: Duration,
+        mut is_true: impl FnMut(&mut Sim) -> bool + Send + 'static,
+    ) -> Result<Expected, Error> {
         let deadline = Instant::now() + timeout;
         let (answer, answered) = bounded(1);
         let until = Box::new(move |simulation: &mut Sim| {
@@ -84,13 +120,7 @@ impl Control {
         });
         self.commands.send(Command::Until(until)).map_err(|_| Error::GuestGone)?;
         self.wake.wake();
-        match answered.recv_timeout(timeout) {
-            Ok(()) => Ok(true),
-            Err(RecvTimeoutError::Timeout) => Ok(false),
-            // It gave up, or the thread ended.
-            Err(RecvTimeoutError::Disconnected) if Instant::now() > deadline => Ok(false),
-            Err(RecvTimeoutError::Disconnected) => Err(Error::GuestGone),
-        }
+        Ok(Expected { answered, deadline })
     }
 
     /// Does something after one of the next things that happen: `work` is called after each until it says `true`. Waits

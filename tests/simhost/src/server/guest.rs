@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use vmbus::wire::{Arrival, Greeting, Guest};
 
 use super::control::{Command, Condition, Sim};
-use super::wake::{Wake, wait};
+use super::wake::Wake;
 use super::{ServerSettings, Stopping};
 use crate::memory::MappedMemory;
 use crate::{Config, Delivery, Simulation};
@@ -35,6 +35,8 @@ impl GuestThread {
     pub(super) fn run(self) {
         let Self { arrival, mut config, settings, commands, wake, stopping, lingers } = self;
         let Some(guest) = greet(arrival, &wake, &stopping) else { return };
+        // Commands may have come meanwhile.
+        wake.wake();
         config.processors = u32::try_from(guest.interrupts.processors()).unwrap_or(1);
         let mut simulation = Simulation::new(config, MappedMemory::new(Arc::clone(&guest.memory)));
         simulation.set_faults(&settings.faults);
@@ -44,8 +46,7 @@ impl GuestThread {
         }
         service.simulation.host().guest_gone();
         while lingers && !stopping.is_set() && service.carry_out() {
-            wait(&mut [PollFd::new(&*wake, PollFlags::IN)], None);
-            wake.clear();
+            wake.sleep(&mut [PollFd::new(&*wake, PollFlags::IN)], None);
         }
     }
 }
@@ -64,10 +65,15 @@ fn greet(arrival: Arrival, wake: &Wake, stopping: &Stopping) -> Option<Guest> {
         }
         // Commands that came stay in their queue; they are for the guest's simulation.
         let left = deadline.saturating_duration_since(Instant::now());
-        wait(&mut [PollFd::new(&arrival, PollFlags::IN), PollFd::new(wake, PollFlags::IN)], Some(left));
-        wake.clear();
+        wake.sleep(&mut [PollFd::new(wake, PollFlags::IN), PollFd::new(&arrival, PollFlags::IN)], Some(left));
     }
     None
+}
+
+/// What a sleep found to be looked at.
+struct Ready {
+    socket: bool,
+    signals: bool,
 }
 
 /// A simulation at work.
@@ -89,15 +95,17 @@ impl Service {
         stopping: &Stopping,
     ) -> Result<(), vmbus::Error> {
         while !stopping.is_set() {
-            self.sleep(&guest, settings, wake);
-            wake.clear();
+            let ready = self.sleep(&guest, settings, wake);
             self.simulation.elapsed(self.started.elapsed());
             let simulation = &mut self.simulation;
-            guest.interrupts.take_signals(|relid| simulation.signal(relid));
-            if simulation.host().has_monitored() {
+            let monitored = simulation.host().has_monitored();
+            if ready.signals || monitored {
+                guest.interrupts.take_signals(|relid| simulation.signal(relid));
+            }
+            if monitored {
                 guest.interrupts.take_monitors(|monitor| simulation.monitored(monitor));
             }
-            let received = self.receive(&mut guest);
+            let received = if ready.socket { self.receive(&mut guest) } else { Ok(()) };
             self.carry_out();
             self.deliver(&mut guest)?;
             received?;
@@ -105,7 +113,7 @@ impl Service {
         Ok(())
     }
 
-    fn sleep(&mut self, guest: &Guest, settings: &ServerSettings, wake: &Wake) {
+    fn sleep(&mut self, guest: &Guest, settings: &ServerSettings, wake: &Wake) -> Ready {
         let now = self.started.elapsed();
         let due = self.simulation.deadline().map(|due| due.saturating_sub(now));
         let monitor = self.simulation.host().has_monitored().then_some(settings.monitor_latency);
@@ -113,14 +121,14 @@ impl Service {
         let mut socket = PollFlags::IN;
         socket.set(PollFlags::OUT, guest.connection.wants_write());
         let signals = guest.interrupts.signals();
-        wait(
-            &mut [
-                PollFd::new(&guest.connection, socket),
-                PollFd::new(&signals, PollFlags::IN),
-                PollFd::new(wake, PollFlags::IN),
-            ],
-            timeout,
-        );
+        let mut on = [
+            PollFd::new(wake, PollFlags::IN),
+            PollFd::new(&guest.connection, socket),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
+        wake.sleep(&mut on, timeout);
+        let [_, socket, signals] = on.map(|polled| !polled.revents().is_empty());
+        Ready { socket, signals }
     }
 
     fn receive(&mut self, guest: &mut Guest) -> Result<(), vmbus::Error> {
@@ -147,21 +155,30 @@ impl Service {
 
     fn deliver(&mut self, guest: &mut Guest) -> Result<(), vmbus::Error> {
         guest.connection.flush()?;
-        while let Some(delivery) = self.simulation.poll() {
-            match delivery {
-                Delivery::Message { message, .. } => {
-                    guest.connection.send(self.simulation.host().message_processor(), &message)?;
+        while let Some(first) = self.simulation.poll() {
+            let mut next = Some(first);
+            while let Some(delivery) = next {
+                self.hand_over(guest, delivery)?;
+                next = self.simulation.poll();
+            }
+            // Quiet can come with what was just delivered; and who waits for that may have more said.
+            self.waiting.retain_mut(|until| !until(&mut self.simulation));
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, guest: &mut Guest, delivery: Delivery) -> Result<(), vmbus::Error> {
+        match delivery {
+            Delivery::Message { message, .. } => {
+                guest.connection.send(self.simulation.host().message_processor(), &message)
+            }
+            Delivery::Interrupt { processor, flag } => {
+                let processor = usize::try_from(processor).unwrap_or(usize::MAX);
+                if let Err(error) = guest.interrupts.raise(processor, flag) {
+                    log::debug!(target: "vmbus::simhost", "an interrupt is lost: {error}");
                 }
-                Delivery::Interrupt { processor, flag } => {
-                    let processor = usize::try_from(processor).unwrap_or(usize::MAX);
-                    if let Err(error) = guest.interrupts.raise(processor, flag) {
-                        log::debug!(target: "vmbus::simhost", "an interrupt is lost: {error}");
-                    }
-                }
+                Ok(())
             }
         }
-        // Quiet can come with what was just delivered.
-        self.waiting.retain_mut(|until| !until(&mut self.simulation));
-        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 use vmbus::wire::{Arrival, HostListener};
 
 use super::guest::GuestThread;
-use super::wake::{Wake, wait};
+use super::wake::Wake;
 use super::{Control, ServerSettings, Stopping, spawn};
 use crate::{Config, Error};
 
@@ -40,8 +40,7 @@ pub(super) fn run(
             on.push(PollFd::new(listener, PollFlags::IN));
         }
         // Threads that have ended are collected now and then; nothing waits for that.
-        wait(&mut on, if running.is_empty() { None } else { Some(PAUSE) });
-        stopping.wake.clear();
+        stopping.wake.sleep(&mut on, if running.is_empty() { None } else { Some(PAUSE) });
         if full || stopping.is_set() {
             continue;
         }
@@ -50,7 +49,7 @@ pub(super) fn run(
             Ok(None) => continue,
             Err(error) => {
                 log::warn!(target: "vmbus::simhost", "{error}");
-                wait(&mut [PollFd::new(&*stopping.wake, PollFlags::IN)], Some(PAUSE));
+                stopping.wake.sleep(&mut [PollFd::new(&*stopping.wake, PollFlags::IN)], Some(PAUSE));
                 continue;
             }
         };

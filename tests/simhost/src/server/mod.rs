@@ -5,7 +5,7 @@ mod guest;
 mod listener;
 mod wake;
 
-pub use control::{Control, Sim};
+pub use control::{Control, Expected, Sim};
 
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -52,6 +52,13 @@ fn before_5_0_the_hello_names_the_interrupt_page_and_the_connection_is_fixed() {
     ends.link.post(&GuestMessage::RequestOffers).unwrap();
     let protocol = Protocol::new(Version::V4_0, Features::empty());
     assert_eq!(ends.next_post(protocol), (1, GuestMessage::RequestOffers));
+    // An answer to a goodbye that nobody said changes nothing.
+    ends.say(protocol, &HostMessage::UnloadResponse);
+    assert_eq!(ends.hear(), HostMessage::UnloadResponse);
+    ends.link.post(&GuestMessage::RequestOffers).unwrap();
+    assert_eq!(ends.next_post(protocol), (1, GuestMessage::RequestOffers));
+    ends.link.post(&GuestMessage::Unload).unwrap();
+    assert_eq!(ends.next_post(protocol), (1, GuestMessage::Unload));
     ends.say(protocol, &HostMessage::UnloadResponse);
     assert_eq!(ends.hear(), HostMessage::UnloadResponse);
     assert!(ends.link.post(&GuestMessage::RequestOffers).is_err(), "after an unload nothing is agreed on");

@@ -52,7 +52,8 @@ pub(super) fn balloon(both: &Simulated, offer: &Offer) -> anyhow::Result<String>
         both.host.wait_for(PATIENCE, move |sim| {
             let host = sim.host();
             let id = host.offered().iter().find(|offered| offered.instance == instance).map(|offered| offered.id);
-            id.is_some_and(|id| host.count(id, "ballooned") == held)
+            // What the host has asked for and not heard of yet is with the driver: it must not be stopped over that.
+            id.is_some_and(|id| host.count(id, "ballooned") == held && host.count(id, "owed") == 0)
         })
     };
     let command = |words: &'static str| {

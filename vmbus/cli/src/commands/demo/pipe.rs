@@ -13,8 +13,6 @@ use crate::simulated::PATIENCE;
 
 /// Bytes of data in a packet of ours.
 const CHUNK_BYTES: usize = 4096;
-/// Bytes of data in a packet of the host's, at most.
-const PACKET_BYTES: usize = 16 * 1024;
 /// Bytes on their way at a time: less than the host keeps for us.
 const WINDOW_BYTES: u64 = 128 * 1024;
 /// Bytes of the header.
@@ -22,29 +20,46 @@ const HEADER_BYTES: usize = 8;
 /// Type of data.
 const DATA: u32 = 1;
 
-/// The byte at a place of the stream.
-fn pattern(place: u64) -> u8 {
-    u8::try_from(place % 251).unwrap_or(0)
+/// Bytes of data in a packet of the host's, at most: it joins what it has.
+const BACK_BYTES: usize = 16 * 1024;
+/// After so many bytes the stream begins anew.
+const PERIOD: u8 = 251;
+
+/// The bytes of a stream, each its place modulo [`PERIOD`].
+struct Pattern(Vec<u8>);
+
+impl Pattern {
+    fn new() -> Self {
+        Self((0..PERIOD).cycle().take(usize::from(PERIOD) + BACK_BYTES).collect())
+    }
+
+    /// So many bytes from a place on; fewer beyond [`BACK_BYTES`].
+    fn at(&self, place: u64, bytes: usize) -> &[u8] {
+        let start = usize::try_from(place % u64::from(PERIOD)).unwrap_or_default();
+        self.0.get(start..).map(|rest| rest.get(..bytes).unwrap_or(rest)).unwrap_or_default()
+    }
+
+    /// The place behind `data`, or the largest number if it is not the pattern.
+    fn check(&self, place: u64, data: &[u8]) -> u64 {
+        if self.at(place, data.len()) == data { place + data.len() as u64 } else { u64::MAX }
+    }
 }
 
 /// Writes for a while, and reads all of it back, byte for byte.
 pub(super) fn stream(channel: &mut Channel, lasts: Duration) -> anyhow::Result<Traffic> {
     let start = Instant::now();
     let (mut sent, mut back, mut packets) = (0_u64, 0_u64, 0_u64);
-    let mut packet_bytes = vec![0; HEADER_BYTES + PACKET_BYTES];
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut packet_bytes = vec![0; HEADER_BYTES + BACK_BYTES];
+    let pattern = Pattern::new();
     loop {
         let over = start.elapsed() >= lasts;
         if over && sent == back {
             break;
         }
         if !over && sent - back < WINDOW_BYTES {
-            for (place, byte) in (sent..).zip(chunk.iter_mut()) {
-                *byte = pattern(place);
-            }
             let bytes = u32::try_from(CHUNK_BYTES).context("a chunk has 32 bits of bytes")?;
             let header = [DATA.to_le_bytes(), bytes.to_le_bytes()].concat();
-            match channel.try_send(OutgoingPacket::in_band(0), &[&header, &chunk]) {
+            match channel.try_send(OutgoingPacket::in_band(0), &[&header, pattern.at(sent, CHUNK_BYTES)]) {
                 Ok(()) => {
                     sent += u64::from(bytes);
                     packets += 1;
@@ -58,7 +73,7 @@ pub(super) fn stream(channel: &mut Channel, lasts: Duration) -> anyhow::Result<T
             let copy = packet_bytes.get_mut(..bytes).unwrap_or_default();
             // One copy, and all checks on the copy. The host may have changed it meanwhile; the pattern would show it.
             if packet.payload().copy_part(0, copy).is_ok() {
-                back = data(copy).map_or(u64::MAX, |data| check(back, data));
+                back = data(copy).map_or(u64::MAX, |data| pattern.check(back, data));
             }
             Ok::<_, Error>(())
         })?;
@@ -77,10 +92,4 @@ fn data(payload: &[u8]) -> Option<&[u8]> {
     let kind = u32::from_le_bytes(kind.try_into().ok()?);
     let bytes = usize::try_from(u32::from_le_bytes(bytes.try_into().ok()?)).ok()?;
     if kind == DATA { data.get(..bytes) } else { None }
-}
-
-/// The place behind `data`, or the largest number if it is not the pattern.
-fn check(place: u64, data: &[u8]) -> u64 {
-    let same = (place..).zip(data).all(|(place, byte)| *byte == pattern(place));
-    if same { place + data.len() as u64 } else { u64::MAX }
 }

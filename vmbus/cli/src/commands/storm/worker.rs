@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use vmbus_channels::{Channel, Error, Offer, OpenOptions, OutgoingPacket, Vmbus, Wake};
 use vmbus_simhost::server::Control;
 use vmbus_simhost::{DeviceSpec, OfferId, Random};
@@ -42,11 +42,9 @@ impl Worker {
     /// One offer, from the host's decision to its release.
     pub(super) fn cycle(&mut self) -> anyhow::Result<()> {
         let plan = Plan::next(&mut self.random);
-        let id = self.host.offer(self.spec.clone())?;
-        if plan.rescind == Moment::BehindOffer {
-            self.host.rescind(id)?;
-        }
+        let offered = self.offer(plan.rescind == Moment::BehindOffer)?;
         let offer = self.inbox.arrival()?;
+        let id = offered.recv().context("the simulated host has ended")??;
         if plan.rescind == Moment::BeforeOpen {
             self.host.rescind(id)?;
         }
@@ -55,22 +53,48 @@ impl Worker {
             match self.open_and_use(&plan, &offer, id, last) {
                 Ok(()) => {}
                 // The channel may go as soon as the host was told to take it back; before that it may not.
-                Err(error) if is_rescinded(&error) && plan.rescind != Moment::AfterClose => break,
-                Err(error) => return Err(error).with_context(|| format!("{plan:?}, channel {}", offer.id)),
+                Err(Stop::Rescinded(_)) if plan.rescind != Moment::AfterClose => break,
+                Err(stop) => {
+                    return Err(anyhow::Error::from(stop)).with_context(|| format!("{plan:?}, channel {}", offer.id));
+                }
             }
         }
-        if self.host.with(move |sim| sim.host().state(id).is_some_and(|state| state != "rescinded"))? {
-            // By now it may have been: the plan's own rescind can come meanwhile.
-            let _ = self.host.rescind(id);
-        }
+        let gone = self.host.expect(PATIENCE, move |sim| match sim.host().state(id) {
+            None => true,
+            Some("rescinded") => false,
+            // The plan's own rescind has not come, or is none.
+            Some(_) => sim.host().rescind(id).is_err() && sim.host().state(id).is_none(),
+        })?;
+        // The departure comes before the release, so this one sleep is for both.
+        let gone = gone.wait()?;
         self.inbox.departure(&offer).with_context(|| format!("{plan:?}"))?;
-        let gone = self.host.wait_for(PATIENCE, move |sim| sim.host().state(id).is_none())?;
         ensure!(gone, "relid {} was not released in {} s ({plan:?})", offer.relid, PATIENCE.as_secs());
         self.done.cycles.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    fn open_and_use(&mut self, plan: &Plan, offer: &Offer, id: OfferId, last: bool) -> anyhow::Result<()> {
+    /// Lets the host offer the device, and take it back at once where that is the plan.
+    fn offer(&self, rescind: bool) -> anyhow::Result<mpsc::Receiver<anyhow::Result<OfferId>>> {
+        let (to, offered) = mpsc::sync_channel(1);
+        let (spec, mut delivered) = (self.spec.clone(), None);
+        self.host.when(move |sim| {
+            let outcome = match delivered {
+                None => sim.host().offer(spec.clone()),
+                Some(id) => sim.host().rescind(id).map(|()| id),
+            };
+            if let (Ok(id), true, None) = (&outcome, rescind, delivered) {
+                // When this is asked again, the offer is on its way.
+                delivered = Some(*id);
+                return false;
+            }
+            // A worker that has failed is gone.
+            let _ = to.try_send(outcome.map_err(anyhow::Error::from));
+            true
+        })?;
+        Ok(offered)
+    }
+
+    fn open_and_use(&mut self, plan: &Plan, offer: &Offer, id: OfferId, last: bool) -> Result<(), Stop> {
         let rescind_now = |moment| last && plan.rescind == moment;
         if rescind_now(Moment::WhileOpening) {
             self.rescind_soon(id)?;
@@ -130,14 +154,16 @@ enum User {
 
 impl User {
     /// Sends one packet and waits until it comes back.
-    fn echo(&mut self, number: u64, stale: &AtomicU64) -> anyhow::Result<()> {
+    fn echo(&mut self, number: u64, stale: &AtomicU64) -> Result<(), Stop> {
         let payload = number.to_le_bytes();
         let packet = OutgoingPacket::in_band(number);
         match self {
             Self::Polled(channel) => {
                 channel.send(packet, &[&payload], Some(PATIENCE))?;
                 loop {
-                    ensure!(channel.wait(Some(PATIENCE))? == Wake::Packets, "no echo in {} s", PATIENCE.as_secs());
+                    if channel.wait(Some(PATIENCE))? != Wake::Packets {
+                        return Err(no_echo());
+                    }
                     let mut echoed = Vec::new();
                     channel.receive(8, |packet| {
                         echoed.push(packet.transaction_id());
@@ -148,7 +174,9 @@ impl User {
                         [one] if *one == number => return Ok(()),
                         other => {
                             stale.fetch_add(1, Ordering::Relaxed);
-                            bail!("{number:#x} was sent, and came back as {other:x?}: somebody else's")
+                            return Err(
+                                anyhow!("{number:#x} was sent, and came back as {other:x?}: somebody else's").into()
+                            );
                         }
                     }
                 }
@@ -162,17 +190,21 @@ impl User {
                         Ok(one) if one == number => return Ok(()),
                         Ok(other) => {
                             stale.fetch_add(1, Ordering::Relaxed);
-                            bail!("{number:#x} was sent, and came back as {other:#x}: somebody else's")
+                            return Err(
+                                anyhow!("{number:#x} was sent, and came back as {other:#x}: somebody else's").into()
+                            );
                         }
                         Err(mpsc::RecvTimeoutError::Timeout) if !channel.is_rescinded() => {}
                         Err(_) => {
                             // Says that it is rescinded, if it is.
                             channel.try_send(packet, &[&payload])?;
-                            ensure!(channel.is_rescinded(), "the handler ended by itself");
+                            if !channel.is_rescinded() {
+                                return Err(anyhow!("the handler ended by itself").into());
+                            }
                         }
                     }
                 }
-                bail!("no echo in {} s", PATIENCE.as_secs())
+                Err(no_echo())
             }
         }
     }
@@ -192,8 +224,39 @@ impl User {
     }
 }
 
-/// Whether the host has taken the channel back, by any of the words for it.
-fn is_rescinded(error: &anyhow::Error) -> bool {
-    let known = error.downcast_ref::<Error>();
-    known.is_some_and(|error| error.is_rescinded() || matches!(error, Error::Gone { .. }))
+fn no_echo() -> Stop {
+    anyhow!("no echo in {} s", PATIENCE.as_secs()).into()
+}
+
+/// Why a channel was not used to the end of the plan. Rescinds are most of what happens here, so they are told from
+/// failures without the cost of an error that is made for people (with `RUST_BACKTRACE`, each of those walks the stack).
+enum Stop {
+    /// The host has taken the channel back, in any of the words for it.
+    Rescinded(Error),
+    Failed(anyhow::Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        if error.is_rescinded() || matches!(error, Error::Gone { .. }) {
+            Self::Rescinded(error)
+        } else {
+            Self::Failed(error.into())
+        }
+    }
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stop> for anyhow::Error {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Rescinded(error) => error.into(),
+            Stop::Failed(error) => error,
+        }
+    }
 }
