@@ -131,10 +131,11 @@ impl Hold {
 
     /// Ends the channel for all its users, and wakes them. The first reason is the one they hear; whether this was it.
     pub(crate) fn end(&self, reason: Reason) -> bool {
+        // Before the line says that it is over: whoever sees that asks for the reason.
+        let first = self.reason.set(reason).is_ok();
         if matches!(reason, Reason::Rescinded | Reason::Ended) {
             self.line.rescind();
         }
-        let first = self.reason.set(reason).is_ok();
         if first {
             self.notifier.raise();
             self.waker.interrupt();
@@ -154,26 +155,34 @@ impl Hold {
 
     /// An error if the channel has ended, asking the kernel where there is one.
     pub(super) fn check(&self) -> Result<(), Error> {
+        match self.reason.get() {
+            None => self.line.check().map_err(|error| self.named(error)),
+            Some(reason) => Err(self.because(*reason)),
+        }
+    }
+
+    fn because(&self, reason: Reason) -> Error {
         let device = || self.device.clone();
-        Err(match self.reason.get() {
-            None => return self.line.check().map_err(|error| self.named(error)),
-            Some(Reason::Rescinded) => vmbus::Error::Rescinded { device: device() }.into(),
-            Some(Reason::Closed) => Error::Closed { device: device() },
-            Some(Reason::Ended) => self.queue().map_or(Error::Ended, Queue::ended),
-            Some(Reason::Corrupt(source)) => Error::Corrupt { device: device(), source: *source },
-            Some(Reason::Panicked) => Error::State {
+        match reason {
+            Reason::Rescinded => vmbus::Error::Rescinded { device: device() }.into(),
+            Reason::Closed => Error::Closed { device: device() },
+            Reason::Ended => self.queue().map_or(Error::Ended, Queue::ended),
+            Reason::Corrupt(source) => Error::Corrupt { device: device(), source },
+            Reason::Panicked => Error::State {
                 device: device(),
                 state: "closed, because its handler panicked",
                 hint: "mend the handler and open the channel again",
             },
-        })
+        }
     }
 
-    /// An error of the line, about this device. (The line does not always know its name.)
+    /// An error of the line, about this device. (The line does not always know its name.) A line that is over may be so
+    /// because the channel ended here, which is what its users are to hear, and a moment ago it was not known.
     pub(crate) fn named(&self, error: vmbus::Error) -> Error {
-        match error {
-            vmbus::Error::Rescinded { .. } => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
-            error => error.into(),
+        match (error, self.reason.get()) {
+            (vmbus::Error::Rescinded { .. }, Some(reason)) => self.because(*reason),
+            (vmbus::Error::Rescinded { .. }, None) => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
+            (error, _) => error.into(),
         }
     }
 
@@ -210,7 +219,7 @@ impl Hold {
         if ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
             // Nothing undoes these bits of a device's node, and they come before any event count.
             self.line.rescind();
-            return Err(vmbus::Error::Rescinded { device: self.device.clone() }.into());
+            return Err(self.named(vmbus::Error::Rescinded { device: self.device.clone() }));
         }
         if !ready.is_empty() {
             self.acknowledge()?;
