@@ -131,10 +131,11 @@ impl Hold {
 
     /// Ends the channel for all its users, and wakes them. The first reason is the one they hear; whether this was it.
     pub(crate) fn end(&self, reason: Reason) -> bool {
+        // Before the line is marked, which users see as well: they must find the reason there, and not guess.
+        let first = self.reason.set(reason).is_ok();
         if matches!(reason, Reason::Rescinded | Reason::Ended) {
             self.line.rescind();
         }
-        let first = self.reason.set(reason).is_ok();
         if first {
             self.notifier.raise();
             self.waker.interrupt();
@@ -154,26 +155,35 @@ impl Hold {
 
     /// An error if the channel has ended, asking the kernel where there is one.
     pub(super) fn check(&self) -> Result<(), Error> {
+        match self.reason.get() {
+            Some(reason) => Err(self.error(reason)),
+            None => self.line.check().map_err(|error| self.named(error)),
+        }
+    }
+
+    /// What users are told.
+    fn error(&self, reason: &Reason) -> Error {
         let device = || self.device.clone();
-        Err(match self.reason.get() {
-            None => return self.line.check().map_err(|error| self.named(error)),
-            Some(Reason::Rescinded) => vmbus::Error::Rescinded { device: device() }.into(),
-            Some(Reason::Closed) => Error::Closed { device: device() },
-            Some(Reason::Ended) => self.queue().map_or(Error::Ended, Queue::ended),
-            Some(Reason::Corrupt(source)) => Error::Corrupt { device: device(), source: *source },
-            Some(Reason::Panicked) => Error::State {
+        match reason {
+            Reason::Rescinded => vmbus::Error::Rescinded { device: device() }.into(),
+            Reason::Closed => Error::Closed { device: device() },
+            Reason::Ended => self.queue().map_or(Error::Ended, Queue::ended),
+            Reason::Corrupt(source) => Error::Corrupt { device: device(), source: *source },
+            Reason::Panicked => Error::State {
                 device: device(),
                 state: "closed, because its handler panicked",
                 hint: "mend the handler and open the channel again",
             },
-        })
+        }
     }
 
-    /// An error of the line, about this device. (The line does not always know its name.)
+    /// An error of the line, about this device. (The line does not always know its name. And what it takes for a rescind
+    /// may be an end of another reason, which is always there before the line is marked.)
     pub(crate) fn named(&self, error: vmbus::Error) -> Error {
-        match error {
-            vmbus::Error::Rescinded { .. } => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
-            error => error.into(),
+        match (error, self.reason.get()) {
+            (vmbus::Error::Rescinded { .. }, Some(reason)) => self.error(reason),
+            (vmbus::Error::Rescinded { .. }, None) => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
+            (error, _) => error.into(),
         }
     }
 

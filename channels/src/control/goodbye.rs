@@ -34,7 +34,9 @@ impl Core {
             return Err(Refusal::TooOld { needed: Version::V3_0, spoken });
         }
         self.end_waits(&Refusal::NotConnected, out);
+        let begin = out.len();
         self.post_unload(answers, out);
+        let goodbye = out.split_off(begin);
         let mut asked = Asked { ticket: Some(ticket), timer: None };
         if answers {
             asked.timer = Some(self.timers.insert(self.now.saturating_add(self.limits.unload_timeout), Due::Unload));
@@ -46,6 +48,8 @@ impl Core {
         for id in self.table.ids() {
             self.depart(id, Cause::Unloaded, out);
         }
+        // Users hear of the end from here: a link that plays a host takes memory away as soon as it hears the goodbye.
+        out.extend(goodbye);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use super::{NO_WAIT, OTHER, times_open};
 const PATIENT: Options = Options { layout: Layout::Mirrored, ring_wait: Duration::from_secs(60), watch: false };
 
 /// The offer, one rescind, one release, and only then the next offer, however often the device came back meanwhile.
-/// Red without the entry that outlives the rescind: the second offer comes before the release.
+/// Red when an entry is removed before it is closed (`remove_if_over`): the next offer comes too early.
 #[test]
 fn r1_4_a_relid_is_offered_again_only_after_its_release() {
     let fake = Fake::new().with_fifo();
@@ -49,7 +49,7 @@ fn r1_4_a_relid_is_offered_again_only_after_its_release() {
     executor.close(RELID, 2);
 }
 
-/// Two incarnations between two looks: the offer was for the first.
+/// Two incarnations between two looks: the offer was for the first. Red when incarnations are not compared.
 #[test]
 fn r1_6_a_device_that_was_gone_for_a_moment_is_another_one() {
     let fake = Fake::new().with_fifo();
@@ -92,7 +92,7 @@ fn a_ring_that_the_kernel_took_is_a_rescind() {
 }
 
 /// A kernel that waits for a silent host holds up neither other devices nor the rescind of this one, and a device that
-/// is open only after nobody wants it any more is closed.
+/// is open only after nobody wants it any more is closed. Red with one worker.
 #[test]
 fn r1_2_a_blocked_open_holds_up_nothing() {
     let fake = Fake::new().with_fifo();
