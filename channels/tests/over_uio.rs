@@ -130,8 +130,8 @@ fn the_end_of_the_bus_wakes_who_sleeps_on_a_device() {
         thread::scope(|scope| {
             let sleeper = scope.spawn(|| channel.wait(PATIENCE));
             vmbus.shutdown().unwrap();
-            let slept = sleeper.join().unwrap();
-            assert!(matches!(slept, Err(Error::Ended)), "{slept:?}");
+            let woken = sleeper.join().unwrap();
+            assert!(matches!(woken, Err(Error::Ended)), "{woken:?}");
         });
     }
 }

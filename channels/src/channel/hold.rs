@@ -131,7 +131,7 @@ impl Hold {
 
     /// Ends the channel for all its users, and wakes them. The first reason is the one they hear; whether this was it.
     pub(crate) fn end(&self, reason: Reason) -> bool {
-        // Before the line says that it is over: whoever sees that asks for the reason.
+        // Before the line is marked, which users see as well: they must find the reason there, and not guess.
         let first = self.reason.set(reason).is_ok();
         if matches!(reason, Reason::Rescinded | Reason::Ended) {
             self.line.rescind();
@@ -156,18 +156,19 @@ impl Hold {
     /// An error if the channel has ended, asking the kernel where there is one.
     pub(super) fn check(&self) -> Result<(), Error> {
         match self.reason.get() {
+            Some(reason) => Err(self.error(reason)),
             None => self.line.check().map_err(|error| self.named(error)),
-            Some(reason) => Err(self.because(*reason)),
         }
     }
 
-    fn because(&self, reason: Reason) -> Error {
+    /// What users are told.
+    fn error(&self, reason: &Reason) -> Error {
         let device = || self.device.clone();
         match reason {
             Reason::Rescinded => vmbus::Error::Rescinded { device: device() }.into(),
             Reason::Closed => Error::Closed { device: device() },
             Reason::Ended => self.queue().map_or(Error::Ended, Queue::ended),
-            Reason::Corrupt(source) => Error::Corrupt { device: device(), source },
+            Reason::Corrupt(source) => Error::Corrupt { device: device(), source: *source },
             Reason::Panicked => Error::State {
                 device: device(),
                 state: "closed, because its handler panicked",
@@ -176,11 +177,11 @@ impl Hold {
         }
     }
 
-    /// An error of the line, about this device. (The line does not always know its name.) A line that is over may be so
-    /// because the channel ended here, which is what its users are to hear, and a moment ago it was not known.
+    /// An error of the line, about this device. (The line does not always know its name. And what it takes for a rescind
+    /// may be an end of another reason, which is always there before the line is marked.)
     pub(crate) fn named(&self, error: vmbus::Error) -> Error {
         match (error, self.reason.get()) {
-            (vmbus::Error::Rescinded { .. }, Some(reason)) => self.because(*reason),
+            (vmbus::Error::Rescinded { .. }, Some(reason)) => self.error(reason),
             (vmbus::Error::Rescinded { .. }, None) => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
             (error, _) => error.into(),
         }
@@ -219,7 +220,7 @@ impl Hold {
         if ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
             // Nothing undoes these bits of a device's node, and they come before any event count.
             self.line.rescind();
-            return Err(self.named(vmbus::Error::Rescinded { device: self.device.clone() }));
+            return Err(vmbus::Error::Rescinded { device: self.device.clone() }.into());
         }
         if !ready.is_empty() {
             self.acknowledge()?;

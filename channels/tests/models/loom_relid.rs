@@ -48,12 +48,14 @@ impl Model {
         Self { roster: Roster::new(Arc::clone(&mail)), mail, flags, dispatchers, tallies, answered, answers }
     }
 
-    /// Starts a thread for each.
-    fn start(&mut self) -> Vec<thread::JoinHandle<()>> {
+    /// Starts a thread for each, which ends when it is told to, or with `done`.
+    fn start(&mut self, done: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
         let run = |mut dispatcher: Dispatcher<OwnFlags>| {
+            let done = Arc::clone(done);
             thread::spawn(move || {
-                while !dispatcher.is_stopping() {
-                    if !dispatcher.turn() && !dispatcher.is_stopping() {
+                let ends = |dispatcher: &Dispatcher<_>| dispatcher.is_stopping() || done.load(Ordering::SeqCst);
+                while !ends(&dispatcher) {
+                    if !dispatcher.turn() && !ends(&dispatcher) {
                         dispatcher.mail().unwrap().sleep();
                     }
                 }
@@ -121,7 +123,7 @@ fn next_owner(mutant: Mutant) {
     let owner =
         |events: &Arc<AtomicU32>, answered| Entry::serve(Box::new(Owner { events: Arc::clone(events), answered }));
     model.roster.insert(0, RELID, channel_id(1, 1), owner(&first, Arc::clone(&model.answered)));
-    let threads = model.start();
+    let threads = model.start(&Arc::default());
     let host = {
         let (flags, mail) = (model.flags[0].clone(), Arc::clone(&model.mail));
         thread::spawn(move || {
@@ -170,7 +172,7 @@ fn next_owner_after_move(mutant: Mutant) {
     }
     // The host's last signal to the old processor; then it confirms the move.
     model.flags[0].set(RELID as usize);
-    let threads = model.start();
+    let threads = model.start(&Arc::default());
     model.roster.settle(channel_id(1, 1));
     model.roster.retire(channel_id(1, 1));
     model.wait_for_answer();
@@ -201,7 +203,6 @@ fn r1_6_events_under_way_must_carry_the_generation() {
 struct Seeker {
     done: Arc<model_atomic::AtomicU32>,
     hesitates: bool,
-    seen: Notifier,
     found: Arc<AtomicBool>,
 }
 
@@ -217,7 +218,6 @@ impl Serve for Seeker {
         }
         if self.done.load(Ordering::Relaxed) == 1 {
             self.found.store(true, Ordering::SeqCst);
-            self.seen.raise();
         }
         Progress::Drained(1)
     }
@@ -225,31 +225,32 @@ impl Serve for Seeker {
     fn ended(&mut self, _why: Option<Ending>) {}
 }
 
-/// The host does something and flags the old processor while the channel moves to the other one; then it confirms.
+/// The host does something and flags the old processor while the channel moves to the other one; then it confirms. The
+/// new one goes on until it has found what the host did: if that is lost, it sleeps for ever.
 fn moving(mutant: Mutant, hesitates: bool) {
     let mut model = Model::new(2, mutant);
     let (done, found) = (Arc::new(model_atomic::AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
-    let seen = Notifier::new().unwrap();
-    let seeker = Seeker { done: Arc::clone(&done), hesitates, seen: seen.clone(), found: Arc::clone(&found) };
+    let seeker = Seeker { done: Arc::clone(&done), hesitates, found: Arc::clone(&found) };
     model.roster.insert(0, RELID, channel_id(1, 1), Entry::serve(Box::new(seeker)));
     model.dispatchers[0].take_orders();
     if !hesitates {
         // Its first look is over.
         model.dispatchers[0].serve();
     }
-    let threads = model.start();
+    let threads = model.start(&found);
     model.roster.move_entry(channel_id(1, 1), 1);
     done.store(1, Ordering::Relaxed);
     model.flags[0].set(RELID as usize);
     model.mail[0].interrupt();
     model.roster.settle(channel_id(1, 1));
-    while !found.load(Ordering::SeqCst) {
-        seen.wait(None).unwrap();
-        seen.clear();
+    model.mail[0].post(Order::Stop);
+    let mut threads = threads.into_iter();
+    threads.next().unwrap().join().unwrap();
+    if found.load(Ordering::SeqCst) {
+        // At the old place already, before it left.
+        model.mail[1].post(Order::Stop);
     }
-    model.roster.stop();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(model.counters().markers, 0);
+    threads.next().unwrap().join().unwrap();
 }
 
 #[test]

@@ -8,9 +8,9 @@ use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
 use vmbus::message::Version;
 
-use crate::commands::offers::Link;
 use crate::commands::sim::fault::{self, Fault};
 use crate::exit;
+use crate::link::Link;
 use crate::selector::SelectorParser;
 
 const SELECTOR_HELP: &str = "The device: class name (balloon, nic, ...), class GUID, instance GUID, relid, or uioN";

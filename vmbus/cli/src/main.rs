@@ -10,6 +10,7 @@ mod commands;
 mod context;
 mod exit;
 mod failure;
+mod link;
 mod output;
 mod selector;
 mod simulated;

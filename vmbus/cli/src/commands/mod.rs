@@ -8,7 +8,7 @@ mod doctor;
 mod generate;
 mod list;
 mod lsvmbus;
-pub(crate) mod offers;
+mod offers;
 pub(crate) mod sim;
 mod status;
 mod storm;

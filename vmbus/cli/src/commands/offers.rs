@@ -1,8 +1,5 @@
 //! `vmbusctl list --link`: what a host offers over the wire link, without the kernel in between.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
 use anyhow::Context as _;
 use serde::Serialize;
 use vmbus_channels::{Counters, Offer, Vmbus};
@@ -10,26 +7,10 @@ use vmbus_simhost::Config;
 
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::link::Link;
 use crate::output;
 use crate::simulated::{self, Simulated};
 use crate::table::{Columns, or_dash};
-
-/// A way to a host other than the kernel's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Link {
-    /// A simulated host in this process.
-    Sim,
-    /// A host process that listens there.
-    Path(PathBuf),
-}
-
-impl FromStr for Link {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(if text == "sim" { Self::Sim } else { Self::Path(text.into()) })
-    }
-}
 
 /// The shape of `list --link --json`.
 #[derive(Serialize)]

@@ -1,0 +1,21 @@
+//! Which host a command asks, when it is not the kernel.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// A way to a host other than the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// A simulated host in this process.
+    Sim,
+    /// A host process that listens there.
+    Path(PathBuf),
+}
+
+impl FromStr for Link {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(if text == "sim" { Self::Sim } else { Self::Path(text.into()) })
+    }
+}
