@@ -102,7 +102,6 @@ fn config(seed: u64, random: &mut Random) -> Config {
     let mut often = || if random.once_in(2) { 0 } else { u16::try_from(random.below(200)).unwrap_or(0) };
     config.refusals = Refusals { open_permille: often(), gpadl_permille: often() };
     config.limits.relids = 14;
-    config.limits.connections = 3;
     config.services = vec![SERVICE];
     // Offers that come to nothing on this side are given back without a rescind. They are counted.
     config.tolerated = vec![ViolationKind::ReleasedUnasked];
@@ -135,8 +134,7 @@ fn rule(faults: Faults, random: &mut Random) -> Rule {
     let permille = u16::try_from(5 + random.below(often)).unwrap_or(0);
     let delay = Effect::Delay(Duration::from_millis(1 + random.below(12_000) as u64));
     let reorder = Effect::Reorder(1 + u8::try_from(random.below(4)).unwrap_or(0));
-    let any =
-        [Effect::Drop, delay, Effect::Duplicate, reorder, Effect::Truncate, Effect::Corrupt, Effect::Mutate];
+    let any = [Effect::Drop, delay, Effect::Duplicate, reorder, Effect::Truncate, Effect::Corrupt, Effect::Mutate];
     let effect = match faults {
         Faults::Any => random.pick(&any).copied().unwrap_or(Effect::Drop),
         _ => Effect::Drop,

@@ -142,7 +142,13 @@ impl World {
             return Ok(());
         }
         let id = self.retiring.swap_remove(place);
-        self.feed(Input::Retired(id))
+        self.feed(Input::Retired(id))?;
+        if self.random.once_in(20) && !self.ghost.channels.contains_key(&id) {
+            // Once more, about a channel that is released.
+            let retired = self.random.once_in(2);
+            return self.feed(if retired { Input::Retired(id) } else { Input::Unreferenced(id) });
+        }
+        Ok(())
     }
 
     fn host_acts(&mut self) -> Verdict {

@@ -24,9 +24,6 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("xtask", &[]),
 ];
 
-/// What every crate's own tests and benchmarks may use besides: it depends on none of those that are tested with it.
-const MAY_TEST_WITH: [&str; 1] = ["vmbus-simhost"];
-
 /// The only places whose code may say `unsafe`.
 const UNSAFE_ROOMS: [&str; 2] = ["ringbuf/src/mapped.rs", "vmbus/src/memory/"];
 
@@ -74,10 +71,8 @@ fn dependency_findings(root: &Path) -> Result<Vec<String>> {
             findings.push(format!("crate {name} has no place in the house: add it to {}", file!()));
             continue;
         };
-        for dependency in list(package, "dependencies") {
-            let target = text(dependency, "name");
-            let tests_only = text(dependency, "kind") == "dev" && MAY_TEST_WITH.contains(&target);
-            if target != name && allowed.contains_key(target) && !may.contains(&target) && !tests_only {
+        for target in list(package, "dependencies").map(|dependency| text(dependency, "name")) {
+            if target != name && allowed.contains_key(target) && !may.contains(&target) {
                 findings.push(format!("{name} depends on {target}: that arrow points the wrong way"));
             }
         }
