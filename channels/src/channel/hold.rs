@@ -220,7 +220,7 @@ impl Hold {
         if ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
             // Nothing undoes these bits of a device's node, and they come before any event count.
             self.line.rescind();
-            return Err(vmbus::Error::Rescinded { device: self.device.clone() }.into());
+            return Err(self.named(vmbus::Error::Rescinded { device: self.device.clone() }));
         }
         if !ready.is_empty() {
             self.acknowledge()?;
