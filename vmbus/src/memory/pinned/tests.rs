@@ -58,17 +58,26 @@ fn unused(frames: &[u64]) -> Option<usize> {
 #[test]
 fn pages_of_a_huge_page_are_pinned_and_given_back_one_by_one() {
     let Some((pinner, _alone)) = pinner("pages_of_a_huge_page_are_pinned_and_given_back_one_by_one") else { return };
-    pinned_and_given_back(&pinner);
+    assert_mostly_free(|| pinned_and_given_back(&pinner));
 }
 
 #[test]
 fn small_pages_are_pinned_and_given_back_one_by_one() {
     let Some((pinner, _alone)) = pinner("small_pages_are_pinned_and_given_back_one_by_one") else { return };
-    pinner.shared.huge_pause.store(1, Ordering::Relaxed);
-    pinned_and_given_back(&pinner);
+    assert_mostly_free(|| {
+        pinner.shared.huge_pause.store(1, Ordering::Relaxed);
+        pinned_and_given_back(&pinner)
+    });
 }
 
-fn pinned_and_given_back(pinner: &Pinner) {
+/// Other programs of a busy machine take returned pages at once, but not each time. Pages that are kept are kept always.
+fn assert_mostly_free(mut round: impl FnMut() -> (usize, usize)) {
+    let rounds: Vec<_> = (0..10).map(|_| round()).collect();
+    assert!(rounds.iter().any(|(free, returned)| free * 2 > *returned), "free of returned pages: {rounds:?}");
+}
+
+/// Returns how many of the pages that were given back are free, and how many those were.
+fn pinned_and_given_back(pinner: &Pinner) -> (usize, usize) {
     let pages = HUGE_BYTES / pinner.page_bytes();
     let before = pinned_pages(pinner);
     let mut pinned = pinner.take(pages).unwrap().expect("memory");
@@ -98,13 +107,13 @@ fn pinned_and_given_back(pinner: &Pinner) {
     // What was given back is free, but for what others took meanwhile.
     let returned: Vec<u64> =
         (0..pages).filter(|page| held.binary_search(page).is_err()).map(|page| frames[page]).collect();
-    if let Some(free) = unused(&returned) {
-        assert!(free * 2 > returned.len(), "{free} of {} returned pages are free", returned.len());
-    } else {
+    let free = unused(&returned).unwrap_or_else(|| {
         eprintln!("SKIPPED the check that returned pages are free: no /proc/kpageflags");
-    }
+        returned.len()
+    });
     drop(pinned);
     assert_eq!(pinned_pages(pinner), before);
+    (free, returned.len())
 }
 
 #[test]
