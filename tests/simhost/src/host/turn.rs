@@ -127,6 +127,9 @@ impl<M: Memory> Host<M> {
     /// Gives the device of an open channel its turn; whether it is one.
     fn turn(&mut self, id: OfferId) -> bool {
         self.in_turn(id, |device, turn| {
+            // Whether the device was given its turn with something there. What comes between its look and ours is not
+            // signalled, as the mask is set, and a device that found nothing must be asked once more for that.
+            let mut known = false;
             for round in 0..ROUNDS {
                 turn.opened.reader.mask();
                 let before = (turn.budget, turn.sent);
@@ -138,9 +141,10 @@ impl<M: Memory> Host<M> {
                 let more = turn.opened.reader.unmask();
                 // A device that does nothing about what is there waits for room, which comes with a signal, or for a
                 // command.
-                if !more || before == (turn.budget, turn.sent) {
+                if !more || known && before == (turn.budget, turn.sent) {
                     return Ok(false);
                 }
+                known = true;
                 if turn.budget == 0 || round + 1 == ROUNDS {
                     break;
                 }
