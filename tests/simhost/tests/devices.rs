@@ -4,11 +4,14 @@
 #[expect(dead_code, reason = "shared by several tests, of which each needs a part")]
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::{Guest, Open};
+use vmbus::class::Class;
 use vmbus::message::Version;
-use vmbus_ringbuf::{OutgoingPacket, PacketType};
-use vmbus_simhost::device::{DynamicMemorySettings, EchoSettings, PipeSettings};
-use vmbus_simhost::{Config, DeviceSpec, OfferId, ViolationKind};
+use vmbus_ringbuf::{OutgoingPacket, PacketType, Writer};
+use vmbus_simhost::device::{DynamicMemorySettings, EchoSettings, PipeSettings, Port};
+use vmbus_simhost::{Config, Device, DeviceSpec, Error, OfferId, PageRing, ViolationKind};
 
 fn with(device: DeviceSpec) -> (Guest, Open, OfferId) {
     let mut guest = Guest::connected(Config::seeded(1).with_device(device), Version::V5_2);
@@ -208,4 +211,47 @@ fn pages_that_the_guest_can_not_give_are_found() {
         balloon.say(7, &body);
         assert_eq!(balloon.guest.violations(), [ViolationKind::Device]);
     }
+}
+
+/// A guest's writing end that its device's turn can reach, too.
+type Shared = Arc<Mutex<Option<Writer<PageRing>>>>;
+
+/// Finds nothing in its first turns; and right after that look, the guest writes a packet.
+struct Late {
+    guest: Shared,
+    seen: u64,
+}
+
+impl Device for Late {
+    fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        let mut payload = Vec::new();
+        while port.receive(&mut payload)?.is_some() {
+            self.seen += 1;
+        }
+        if let Some(mut writer) = self.guest.lock().unwrap().take() {
+            let signal = writer.try_write(&OutgoingPacket::in_band(1), &[b"late"]).unwrap();
+            assert!(!signal.is_needed(), "the host has masked its ring");
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Vec<(&'static str, u64)> {
+        vec![("seen", self.seen)]
+    }
+}
+
+/// A signal without a packet, and the packet comes while the device looks: nobody signals that one. Red when a turn in
+/// which the device did nothing is always its last.
+#[test]
+fn what_comes_while_a_device_finds_nothing_is_not_lost() {
+    let shared = Shared::default();
+    let guest = Arc::clone(&shared);
+    let class = Class(uuid::Uuid::from_u128(7));
+    let device =
+        DeviceSpec::new(class, uuid::Uuid::from_u128(8), move || Box::new(Late { guest: Arc::clone(&guest), seen: 0 }));
+    let (mut guest, open, id) = with(device);
+    *shared.lock().unwrap() = Some(open.writer);
+    guest.sim.signal(open.relid);
+    guest.drain();
+    assert_eq!(guest.host().count(id, "seen"), 1);
 }
