@@ -1,0 +1,3 @@
+//! The control socket: a scenario outside drives the host by JSON lines.
+
+pub mod wire;

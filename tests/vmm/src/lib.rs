@@ -1,0 +1,15 @@
+//! A small virtual machine monitor: an unmodified Linux guest on KVM, with the simulated host as its VMBus.
+//!
+//! ```text
+//!     host  ->  ringbuf  <-  vmbus  <-  channels  <-  devices  <-  application
+//!                              ^                         ^
+//!                              +------ tests/simhost ----+
+//!                                      tests/vmm         the host core of simhost, under a real kernel
+//!                                      ^^^^^^^^^ you are here
+//! ```
+//!
+//! It emulates what a kernel needs to boot and to find VMBus, and no more: processors and interrupt controllers are
+//! KVM's, so are the hypercall page, the SynIC and the timers; there is a serial console, a virtio console for the lab's
+//! agent, and power-off. It has no disk, no network and no PCI.
+
+pub mod control;

@@ -1,0 +1,5 @@
+//! The VMM's command line.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
