@@ -2,7 +2,8 @@
 
 use vmbus::message::{HostMessage, Status, Version};
 
-use super::control_model::{offer, offered, settings};
+use super::control_model::{offer, offered};
+use super::settings;
 use super::{Answer, Bench, Command, Input, Refusal};
 use crate::ChannelId;
 use crate::control::Action;
