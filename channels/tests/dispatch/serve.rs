@@ -71,7 +71,7 @@ impl Log {
     }
 }
 
-fn send(writer: &mut Writer<vmbus::memory::Ring>, id: u64) -> bool {
+fn send(writer: &mut Writer<Ring>, id: u64) -> bool {
     writer.try_write(&OutgoingPacket::in_band(id), &[]).unwrap().is_needed()
 }
 
@@ -95,7 +95,7 @@ fn masked_while_ready_and_unmasked_when_drained() {
 /// Red when `serve` believes an `unmask` that found something.
 #[test]
 fn what_comes_while_it_unmasks_is_seen() {
-    struct Late(Log, Writer<vmbus::memory::Ring>, u64);
+    struct Late(Log, Writer<Ring>, u64);
     impl Handler for Late {
         fn packet(&mut self, packet: &IncomingPacket<'_>) {
             self.0.packet(packet);
