@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use vmbus::message::{GpadlId, OpenChannel};
+use vmbus::message::{GpadlId, OfferFlags, OpenChannel};
 use vmbus_ringbuf::{Reader, Writer};
 
 use crate::{Device, DeviceSpec, Random};
@@ -115,6 +115,11 @@ impl<R> Channel<R> {
             State::Open(opened) => opened.request.signal.map(|(connection, _)| connection),
             _ => None,
         }
+    }
+
+    /// Whether it is a hvsock connection: one that came of TL_CONNECT, or of a command to connect to the guest.
+    pub(super) fn is_connection(&self) -> bool {
+        self.passing && self.spec.flags.contains(OfferFlags::TLNPI_PROVIDER)
     }
 
     /// Remembers a GPADL that was refused because of the rescind.

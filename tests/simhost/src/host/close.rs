@@ -1,6 +1,6 @@
 //! Closing a channel.
 
-use vmbus::message::{HostMessage, OfferFlags};
+use vmbus::message::HostMessage;
 
 use super::Host;
 use super::channel::{OpenKind, State};
@@ -27,10 +27,7 @@ impl<M: Memory> Host<M> {
             self.send(HostMessage::CloseReservedResponse { relid });
         }
         // A hvsock connection is over when its channel is closed: nobody can open it again.
-        let connection = self
-            .channels
-            .get(&id)
-            .is_some_and(|channel| channel.passing && channel.spec.flags.contains(OfferFlags::TLNPI_PROVIDER));
+        let connection = self.channels.get(&id).is_some_and(super::Channel::is_connection);
         if connection && let Err(error) = self.rescind(id) {
             log::debug!(target: "vmbus::simhost", "a closed connection stays: {error}");
         }

@@ -69,6 +69,17 @@ impl<M: Memory> Host<M> {
         Ok(id)
     }
 
+    /// Takes a connection back whose pipe is over. Guests wait for that: Linux keeps a closed socket, and its channel
+    /// open, until the host has rescinded it.
+    pub(super) fn end_if_over(&mut self, id: OfferId) {
+        let Some(channel) = self.channels.get(&id).filter(|channel| channel.is_connection()) else { return };
+        let open = matches!(channel.state, State::Open(_));
+        let over = open && channel.device.as_ref().is_some_and(|device| device.is_over());
+        if over && let Err(error) = self.rescind(id) {
+            log::debug!(target: "vmbus::simhost", "a connection that is over stays: {error}");
+        }
+    }
+
     pub(super) fn unaccepted(&mut self, id: OfferId) {
         let waits = self.channels.get(&id).is_some_and(|channel| matches!(channel.state, State::Offered));
         if waits && let Err(error) = self.rescind(id) {

@@ -82,6 +82,7 @@ impl<M: Memory> Host<M> {
             }
         }
         self.send(HostMessage::OpenResult { relid, open_id, status });
+        self.end_if_over(id);
     }
 
     /// Both ends of the channel's rings, if the request makes sense.
