@@ -20,9 +20,13 @@ impl<M: Memory> Host<M> {
                 return self.violation(ViolationKind::CloseNotOpen, Some(relid), text);
             }
         }
-        channel.state = State::Offered;
+        let before = std::mem::replace(&mut channel.state, State::Offered);
         channel.device_closed();
         self.counters.closes += 1;
+        // A move that the close has overtaken is answered all the same: Linux waits for that without a limit.
+        if matches!(&before, State::Open(opened) if opened.moving.is_some()) {
+            self.modify_failed(relid);
+        }
         if reserved {
             self.send(HostMessage::CloseReservedResponse { relid });
         }

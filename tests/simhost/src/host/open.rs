@@ -150,7 +150,7 @@ impl<M: Memory> Host<M> {
         self.modify_failed(relid);
     }
 
-    fn modify_failed(&mut self, relid: u32) {
+    pub(super) fn modify_failed(&mut self, relid: u32) {
         self.modify_answer(relid, Status::UNSUCCESSFUL);
     }
 
