@@ -46,6 +46,8 @@ pub enum ViolationKind {
     GpadlOutside,
     /// A page that another GPADL has, or the connection, or this GPADL twice.
     GpadlOverlap,
+    /// A page that a GPADL of a rescinded channel has, which is not released yet. The new GPADL is made.
+    GpadlStale,
     /// More GPADLs or pages of them than a host bears.
     GpadlTooMany,
     /// Teardown of a GPADL that is not there, or of another channel.
@@ -78,6 +80,19 @@ pub enum ViolationKind {
     Device,
     /// The guest does not take its messages, and more of them are waiting than a host bears.
     Deaf,
+}
+
+impl ViolationKind {
+    /// What Linux does as a matter of course, and a guest written by the book does not: for [`tolerated`] when the guest
+    /// is Linux. (Evidence: drivers/hv and drivers/uio of Linux 6.12.)
+    ///
+    /// - `ReleasedWithGpadls`: once a channel is rescinded it takes none of its GPADLs down; the release is to do that.
+    /// - `GpadlStale`: it frees the pages of a rescinded channel before it releases the relid, so another GPADL may have
+    ///   them at once.
+    /// - `AfterUnload`: when hv_vmbus is unloaded it says UNLOAD first, then closes and releases its channels.
+    ///
+    /// [`tolerated`]: crate::Config::tolerated
+    pub const LINUX: [Self; 3] = [Self::ReleasedWithGpadls, Self::GpadlStale, Self::AfterUnload];
 }
 
 /// One time that it happened.
