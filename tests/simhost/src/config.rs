@@ -34,6 +34,8 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// hvsock services of the host that guests can connect to; each connection is a byte pipe that echoes.
     pub services: Vec<Uuid>,
+    /// It may offer an instance that is offered already, which no honest host does.
+    pub duplicates: bool,
     /// What is counted but not held against the guest.
     pub tolerated: Vec<ViolationKind>,
 }
@@ -58,6 +60,7 @@ impl Config {
             limits: Limits::default(),
             devices: Vec::new(),
             services: Vec::new(),
+            duplicates: false,
             tolerated: Vec::new(),
         }
     }

@@ -93,6 +93,52 @@ impl ViolationKind {
     ///
     /// [`tolerated`]: crate::Config::tolerated
     pub const LINUX: [Self; 3] = [Self::ReleasedWithGpadls, Self::GpadlStale, Self::AfterUnload];
+
+    /// All of them.
+    pub const ALL: [Self; 36] = [
+        Self::Malformed,
+        Self::BeforeContact,
+        Self::AfterUnload,
+        Self::ContactTwice,
+        Self::MonitorPages,
+        Self::OffersRequestedTwice,
+        Self::NotOffered,
+        Self::AfterRelease,
+        Self::OpenTwice,
+        Self::AfterRescind,
+        Self::OpenRing,
+        Self::OpenForm,
+        Self::Processor,
+        Self::CloseNotOpen,
+        Self::GpadlReused,
+        Self::GpadlBody,
+        Self::GpadlMalformed,
+        Self::GpadlOutside,
+        Self::GpadlOverlap,
+        Self::GpadlStale,
+        Self::GpadlTooMany,
+        Self::TeardownUnknown,
+        Self::TeardownTwice,
+        Self::TeardownLive,
+        Self::ReleasedUnasked,
+        Self::ReleasedOpen,
+        Self::ReleasedTwice,
+        Self::ReleasedWithGpadls,
+        Self::Unsupported,
+        Self::Modify,
+        Self::Pause,
+        Self::TooManyConnections,
+        Self::UnloadTwice,
+        Self::Ring,
+        Self::Device,
+        Self::Deaf,
+    ];
+
+    /// The kind of this name, such as `ReleasedTwice`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| format!("{kind:?}") == name)
+    }
 }
 
 /// One time that it happened.
@@ -130,6 +176,10 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(keep: usize, tolerated: Vec<ViolationKind>) -> Self {
         Self { kept: Vec::new(), keep, counts: BTreeMap::new(), tolerated }
+    }
+
+    pub(crate) fn tolerate(&mut self, kinds: Vec<ViolationKind>) {
+        self.tolerated = kinds;
     }
 
     pub(crate) fn record(&mut self, at: Duration, kind: ViolationKind, relid: Option<u32>, text: String) {

@@ -26,8 +26,10 @@ pub(super) struct Channel<R> {
     pub(super) device: Option<Box<dyn Device>>,
     /// Offer it again, on the same relid, as soon as the guest has released it.
     pub(super) reoffer: bool,
-    /// Not to be offered again after an unload.
+    /// Not to be offered again after an unload: a connection, or a subchannel that came while it ran.
     pub(super) passing: bool,
+    /// To be offered when the offer of the same instance before it is released.
+    pub(super) waits: bool,
     /// The sequence number of the rescind.
     pub(super) rescinded_at: u64,
     /// GPADLs that were refused because of the rescind, newest last: the guest may take them down before it hears that.

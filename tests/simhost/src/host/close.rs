@@ -31,6 +31,7 @@ impl<M: Memory> Host<M> {
             self.send(HostMessage::CloseReservedResponse { relid });
         }
         // A hvsock connection is over when its channel is closed: nobody can open it again.
+        self.end_subchannels(id);
         let connection = self.channels.get(&id).is_some_and(super::Channel::is_connection);
         if connection && let Err(error) = self.rescind(id) {
             log::debug!(target: "vmbus::simhost", "a closed connection stays: {error}");

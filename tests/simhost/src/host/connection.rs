@@ -125,7 +125,7 @@ impl<M: Memory> Host<M> {
                 channel.device_closed();
             }
             let stays = !channel.passing && (!before.is_rescinded() || channel.reoffer);
-            channel.reoffer = false;
+            (channel.reoffer, channel.waits) = (false, false);
             self.free_relid(id);
             if !stays {
                 self.channels.remove(&id);

@@ -10,9 +10,11 @@ mod monitor;
 mod offers;
 mod open;
 mod oracle;
+mod settings;
 mod turn;
 
 pub use channel::OfferId;
+pub use hvsock::hvsock_service;
 pub use oracle::{Counters, Offered};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

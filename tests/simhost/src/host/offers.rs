@@ -9,22 +9,40 @@ use super::{Host, OfferId};
 use crate::{DeviceSpec, Error, Memory, ViolationKind};
 
 impl<M: Memory> Host<M> {
-    /// Offers a device: now, or when the guest asks for offers.
+    /// Offers a device: now, or when the guest asks for offers, or when it has released the offer of that instance before.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::Full`]; [`Error::Duplicate`] if the instance is offered already (unless the configuration allows that).
     pub fn offer(&mut self, spec: DeviceSpec) -> Result<OfferId, Error> {
         if self.channels.len() >= self.slots.len().saturating_sub(1) {
             return Err(Error::Full { limit: self.config.limits.relids });
         }
+        let there = |other: &Channel<M::Ring>| is_namesake(other, &spec) && (!other.state.is_rescinded() || other.reoffer);
+        if !self.config.duplicates && self.channels.values().any(there) {
+            return Err(Error::Duplicate { instance: spec.instance });
+        }
         let id = self.add(spec);
         if self.connection.offers_sent {
-            self.offer_now(id);
+            self.offer_when_free(id);
         }
         Ok(id)
     }
 
-    /// Offers a subchannel of a device, which has one more of them.
+    /// Offers a device now, or in the moment in which the last offer of its instance is released: for Linux two channels
+    /// with one instance are a bug of the host, and it keeps the second one's relid for ever.
+    fn offer_when_free(&mut self, id: OfferId) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let before = |other: &Channel<M::Ring>| is_namesake(other, &channel.spec) && other.state.is_rescinded();
+        let waits = !self.config.duplicates && self.channels.values().any(before);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.waits = waits;
+        }
+        if !waits {
+            self.offer_now(id);
+        }
+    }
+
+    /// Offers a subchannel of a device, which has one more of them, until its primary channel is closed.
     ///
     /// # Errors
     /// [`Error::NoOffer`] if there is no such offer; [`Error::Full`].
@@ -33,7 +51,31 @@ impl<M: Memory> Host<M> {
         let spec = spec.ok_or(Error::NoOffer)?;
         let same = |other: &&Channel<M::Ring>| (other.spec.class, other.spec.instance) == (spec.class, spec.instance);
         let highest = self.channels.values().filter(same).map(|channel| channel.spec.subchannel_index).max();
-        self.offer(spec.subchannel(highest.unwrap_or(0).saturating_add(1)))
+        let id = self.offer(spec.subchannel(highest.unwrap_or(0).saturating_add(1)))?;
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.passing = true;
+        }
+        Ok(id)
+    }
+
+    /// A channel is closed. If it is a primary channel: subchannels that were offered meanwhile are of that open, and go.
+    pub(super) fn end_subchannels(&mut self, closed: OfferId) {
+        let Some(spec) = self.channels.get(&closed).map(|channel| &channel.spec) else { return };
+        if spec.subchannel_index != 0 {
+            return;
+        }
+        let device = (spec.class, spec.instance);
+        let of_this_open = |channel: &Channel<M::Ring>| {
+            let same = (channel.spec.class, channel.spec.instance) == device && channel.spec.subchannel_index != 0;
+            same && channel.passing && !channel.state.is_rescinded()
+        };
+        let all = self.channels.iter().filter(|(_, channel)| of_this_open(channel));
+        let ids: Vec<_> = all.map(|(id, _)| *id).collect();
+        for id in ids {
+            if let Err(error) = self.rescind(id) {
+                log::debug!(target: "vmbus::simhost", "a subchannel stays: {error}");
+            }
+        }
     }
 
     /// Takes a channel back. The guest is told if it knows of it.
@@ -105,6 +147,7 @@ impl<M: Memory> Host<M> {
             state: State::Hidden,
             reoffer: false,
             passing: false,
+            waits: false,
             rescinded_at: 0,
             refused: VecDeque::new(),
             again: false,
@@ -209,9 +252,12 @@ impl<M: Memory> Host<M> {
         let rescinded = channel.state.is_rescinded();
         channel.state = State::Hidden;
         self.free_relid(id);
-        if rescinded {
-            self.channels.remove(&id);
+        if !rescinded {
+            return;
         }
+        self.channels.remove(&id);
+        let waiting: Vec<_> = self.channels.iter().filter(|(_, other)| other.waits).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| self.offer_when_free(id));
     }
 
     /// The channel that a message is about; the checker hears of a relid that is none.
@@ -233,6 +279,12 @@ impl<M: Memory> Host<M> {
         }
         gone
     }
+}
+
+/// Whether both are primary channels with one instance: Linux looks at nothing else.
+fn is_namesake<R>(channel: &Channel<R>, spec: &DeviceSpec) -> bool {
+    let primary = channel.spec.subchannel_index == 0 && spec.subchannel_index == 0;
+    primary && channel.spec.instance == spec.instance
 }
 
 /// A relid as an index.

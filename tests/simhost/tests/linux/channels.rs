@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use vmbus::class::Class;
 use vmbus::message::{Features, GuestMessage, HostMessage, Protocol, Status, Version};
-use vmbus_simhost::{Config, DeviceSpec, Latency, ViolationKind};
+use vmbus_simhost::{Config, DeviceSpec, Error, Latency, ViolationKind};
 
 use crate::common::{Guest, RING_PAGES};
 
@@ -99,4 +100,83 @@ fn versions_are_tried_downwards() {
         assert_eq!((counters.contacts, counters.contacts_refused), (1, place as u64));
         guest.assert_honest();
     }
+}
+
+/// `vmbus_process_offer` takes a second primary channel of an instance for a bug, and `vmbus_onoffer` looks at nothing but
+/// the instance: such an offer is never released. So it comes when the one before is released.
+#[test]
+fn an_instance_is_offered_again_when_it_is_released() {
+    let mut guest = Guest::connected(Config::seeded(1).with_device(DeviceSpec::echo(1)), Version::V5_3);
+    let first = guest.offers.pop().unwrap();
+    let id = guest.host().offer_on_relid(first.relid).unwrap();
+    for same in [DeviceSpec::echo(1), DeviceSpec { class: Class::SCSI, ..DeviceSpec::echo(1) }] {
+        assert!(matches!(guest.host().offer(same), Err(Error::Duplicate { .. })), "it is there");
+    }
+    guest.host().rescind(id).unwrap();
+    let again = guest.host().offer(DeviceSpec::echo(1).with_monitor()).unwrap();
+    assert!(guest.host().offer(DeviceSpec::echo(1)).is_err(), "one waits already");
+    guest.drain();
+    assert_eq!((guest.offers.len(), guest.host().state(again)), (0, Some("hidden")));
+    guest.post(&GuestMessage::RelidReleased { relid: first.relid });
+    let offer = guest.offers.pop().unwrap();
+    assert_eq!((offer.instance, offer.monitor_id), (first.instance, Some(0)));
+    guest.assert_honest();
+    // And one that waits when the guest says goodbye is found after its next hello, once.
+    let id = guest.host().offer_on_relid(offer.relid).unwrap();
+    guest.host().rescind(id).unwrap();
+    guest.host().offer(DeviceSpec::echo(1)).unwrap();
+    guest.post(&GuestMessage::Unload);
+    assert!(guest.contact(Version::V5_3, Features::empty()));
+    guest.inbox.clear();
+    guest.request_offers();
+    assert_eq!(guest.offers.len(), 1);
+    guest.assert_honest();
+}
+
+/// A subchannel that is offered before its device has a driver is none that Linux can open; it opens subchannels when
+/// they come, and never again. So they come while the primary channel is open, and go when it is closed.
+#[test]
+fn subchannels_go_with_the_open_that_they_came_in() {
+    let mut guest = Guest::connected(Config::seeded(1).with_device(DeviceSpec::echo(1)), Version::V5_3);
+    let id = guest.host().offer_on_relid(1).unwrap();
+    for _ in 0..2 {
+        let primary = guest.open(1);
+        guest.host().offer_subchannel(id).unwrap();
+        guest.drain();
+        let offer = guest.offers.pop().unwrap();
+        assert_eq!((offer.relid, offer.subchannel_index), (2, 1));
+        let subchannel = guest.open(2);
+        // `vmbus_disconnect_ring`: subchannels first.
+        guest.close(subchannel);
+        guest.post(&GuestMessage::Close { relid: 1 });
+        guest.expect(&HostMessage::Rescind { relid: 2 });
+        guest.post(&GuestMessage::GpadlTeardown { relid: 1, gpadl: primary.ring });
+        guest.expect(&HostMessage::GpadlTorndown { gpadl: primary.ring });
+        guest.post(&GuestMessage::RelidReleased { relid: 2 });
+    }
+    let _open = guest.open(1);
+    guest.host().offer_subchannel(id).unwrap();
+    guest.post(&GuestMessage::Unload);
+    assert!(guest.contact(Version::V5_3, Features::empty()));
+    guest.offers.clear();
+    guest.inbox.clear();
+    guest.request_offers();
+    assert_eq!(guest.offers.len(), 1, "the primary channel alone");
+    guest.assert_honest();
+}
+
+/// For a table of versions: the host is another one for the next kernel.
+#[test]
+fn a_host_with_other_versions_is_met_by_the_next_hello() {
+    let mut guest = Guest::connected(Config::seeded(1).with_device(DeviceSpec::echo(1)), Version::V5_3);
+    for version in [Version::V5_2, Version::V5_0, Version::V4_1, Version::V4_0, Version::V3_0] {
+        guest.host().set_versions(vec![version]);
+        let _open = guest.open(1);
+        guest.post(&GuestMessage::Unload);
+        guest.expect(&HostMessage::UnloadResponse);
+        assert!(!guest.contact(Version::V5_3, Features::empty()));
+        assert!(guest.contact(version, Features::empty()));
+        guest.request_offers();
+    }
+    guest.assert_honest();
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use vmbus::message::{GuestMessage, HostMessage, OfferChannel, Version};
+use vmbus::message::{GuestMessage, HostMessage, OfferChannel, Status, Version};
 use vmbus_ringbuf::{OutgoingPacket, PacketType};
 use vmbus_simhost::device::PipeSettings;
-use vmbus_simhost::{Config, OfferId};
+use vmbus_simhost::{Config, OfferId, hvsock_service};
 
 use crate::common::{Guest, Open};
 
@@ -99,4 +99,39 @@ fn a_socket_that_is_closed_with_bytes_unread_is_given_up() {
     assert!(guest.inbox.is_empty());
     guest.elapse(Duration::from_secs(2));
     released_after_rescind(&mut guest, offer.relid);
+}
+
+/// `vmbus_onoffer` goes by the instance alone, and that is the endpoint: two connections of one endpoint can't be.
+#[test]
+fn an_endpoint_that_is_connected_is_refused_and_one_that_is_closing_waits() {
+    let mut guest = guest(Version::V5_3);
+    let (first, mut open, _) = connect(&mut guest);
+    let again = GuestMessage::TlConnect { endpoint: ENDPOINT, service: SERVICE, silo: None };
+    guest.post(&again);
+    let status = Status::CONNECTION_REFUSED;
+    guest.expect(&HostMessage::TlConnectResult { endpoint: ENDPOINT, service: SERVICE, status });
+    say(&mut guest, &mut open, b"");
+    guest.expect(&HostMessage::Rescind { relid: first.relid });
+    guest.post(&again);
+    assert!(guest.offers.is_empty());
+    guest.post(&GuestMessage::Close { relid: first.relid });
+    guest.post(&GuestMessage::RelidReleased { relid: first.relid });
+    let offer = guest.offers.pop().unwrap();
+    assert_eq!(offer.instance, ENDPOINT);
+    guest.elapse(Duration::from_secs(61));
+    guest.expect(&HostMessage::Rescind { relid: offer.relid });
+}
+
+#[test]
+fn ports_are_services() {
+    assert_eq!(hvsock_service(1024), SERVICE);
+    assert_eq!(hvsock_service(0x7fff_ffff).to_string(), "7fffffff-facb-11e6-bd58-64006a7986d3");
+    let mut guest = Guest::connected(Config::seeded(1), Version::V3_0);
+    assert!(guest.host().connect(hvsock_service(5), PipeSettings::default()).is_err(), "no hv_sock before 4.0");
+    // At byte 4 of the user-defined bytes, behind the kind of pipe, Linux looks for who called.
+    let mut guest = Guest::connected(Config::seeded(1), Version::V4_0);
+    guest.host().connect(hvsock_service(5), PipeSettings::default()).unwrap();
+    guest.drain();
+    let offer = guest.offers.pop().unwrap();
+    assert_eq!((offer.class.0, &offer.user_defined[..8]), (hvsock_service(5), &[0, 0, 0, 0, 1, 0, 0, 0][..]));
 }
