@@ -17,7 +17,8 @@ impl<M: Memory> Host<M> {
         if self.channels.len() >= self.slots.len().saturating_sub(1) {
             return Err(Error::Full { limit: self.config.limits.relids });
         }
-        let there = |other: &Channel<M::Ring>| is_namesake(other, &spec) && (!other.state.is_rescinded() || other.reoffer);
+        let there =
+            |other: &Channel<M::Ring>| is_namesake(other, &spec) && (!other.state.is_rescinded() || other.reoffer);
         if !self.config.duplicates && self.channels.values().any(there) {
             return Err(Error::Duplicate { instance: spec.instance });
         }

@@ -92,7 +92,8 @@ fn versions_are_tried_downwards() {
     for (place, only) in tried.into_iter().enumerate() {
         let config = Config::seeded(1).with_version(only).with_device(DeviceSpec::echo(1));
         let mut guest = Guest::new(config);
-        let answers: Vec<_> = tried[..=place].iter().map(|version| guest.contact(*version, Features::empty())).collect();
+        let answers: Vec<_> =
+            tried[..=place].iter().map(|version| guest.contact(*version, Features::empty())).collect();
         assert_eq!(answers.iter().position(|accepted| *accepted), Some(place), "{only}");
         guest.request_offers();
         assert_eq!(guest.offers.len(), 1);

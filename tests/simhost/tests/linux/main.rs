@@ -2,8 +2,9 @@
 //! is named after it; the kernel is right.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod balloon;
+mod channels;
 #[expect(dead_code, reason = "shared by several tests, of which each needs a part")]
 #[path = "../common/mod.rs"]
 mod common;
 mod sockets;
-mod channels;
