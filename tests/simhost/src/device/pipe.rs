@@ -177,8 +177,17 @@ impl Device for Pipe {
         Ok(())
     }
 
+    fn opened(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        let Self { pattern_left, end_wanted, .. } = *self;
+        // What was said before is for this open; what was counted is not.
+        *self = Self { pattern_left, end_wanted, ..Self::new(self.settings) };
+        self.turn(port)
+    }
+
     fn closed(&mut self) {
-        *self = Self::new(self.settings);
+        // The numbers stay, for whoever wants to know what came of it.
+        self.waiting.clear();
+        (self.pattern_left, self.end_wanted, self.gives_up) = (0, false, None);
     }
 
     fn is_over(&self) -> bool {

@@ -128,7 +128,7 @@ impl<M: Memory> Host<M> {
             (channel.reoffer, channel.waits) = (false, false);
             self.free_relid(id);
             if !stays {
-                self.channels.remove(&id);
+                self.end(id);
             }
         }
         for slot in &mut self.slots {

@@ -87,7 +87,7 @@ impl<M: Memory> Host<M> {
         let channel = self.channels.get_mut(&id).ok_or(Error::NoOffer)?;
         channel.reoffer = false;
         let Some(relid) = channel.relid else {
-            self.channels.remove(&id);
+            self.end(id);
             return Ok(());
         };
         let before = std::mem::replace(&mut channel.state, State::Rescinded);
@@ -256,7 +256,7 @@ impl<M: Memory> Host<M> {
         if !rescinded {
             return;
         }
-        self.channels.remove(&id);
+        self.end(id);
         let waiting: Vec<_> = self.channels.iter().filter(|(_, other)| other.waits).map(|(id, _)| *id).collect();
         waiting.into_iter().for_each(|id| self.offer_when_free(id));
     }

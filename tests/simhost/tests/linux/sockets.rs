@@ -54,6 +54,12 @@ fn released_after_rescind(guest: &mut Guest, relid: u32) {
     assert!(guest.host().offered().is_empty());
 }
 
+/// What the host's end of the last connection counted, when it was all over.
+fn ended<const N: usize>(guest: &mut Guest, names: [&str; N]) -> [u64; N] {
+    let id = guest.host().ended().last().unwrap().offer.id;
+    names.map(|name| guest.host().count(id, name))
+}
+
 #[test]
 fn a_socket_that_is_closed_says_its_end_and_waits_for_the_rescind() {
     for version in [Version::V4_0, Version::V4_1, Version::V5_0, Version::V5_2, Version::V5_3] {
@@ -64,6 +70,8 @@ fn a_socket_that_is_closed_says_its_end_and_waits_for_the_rescind() {
         say(&mut guest, &mut open, b"");
         assert_eq!(heard(&mut guest, &mut open), [packet(b"")]);
         released_after_rescind(&mut guest, offer.relid);
+        let sum = b"hello".iter().zip(0..).map(|(byte, at)| u64::from(*byte) * at).sum();
+        assert_eq!(ended(&mut guest, ["received", "sent", "checksum", "end_received"]), [5, 5, sum, 1]);
     }
 }
 
