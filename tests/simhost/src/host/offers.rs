@@ -19,7 +19,7 @@ impl<M: Memory> Host<M> {
         }
         let there =
             |other: &Channel<M::Ring>| is_namesake(other, &spec) && (!other.state.is_rescinded() || other.reoffer);
-        if !self.config.duplicates && self.channels.values().any(there) {
+        if !self.config.careless && self.channels.values().any(there) {
             return Err(Error::Duplicate { instance: spec.instance });
         }
         let id = self.add(spec);
@@ -34,7 +34,7 @@ impl<M: Memory> Host<M> {
     fn offer_when_free(&mut self, id: OfferId) {
         let Some(channel) = self.channels.get(&id) else { return };
         let before = |other: &Channel<M::Ring>| is_namesake(other, &channel.spec) && other.state.is_rescinded();
-        let waits = !self.config.duplicates && self.channels.values().any(before);
+        let waits = !self.config.careless && self.channels.values().any(before);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.waits = waits;
         }
@@ -59,31 +59,42 @@ impl<M: Memory> Host<M> {
         Ok(id)
     }
 
+    /// The subchannels of a device that are the guest's, if this is its primary channel: the last one first.
+    fn subchannels(&self, primary: OfferId) -> Vec<OfferId> {
+        let Some(spec) = self.channels.get(&primary).map(|channel| &channel.spec) else { return Vec::new() };
+        if spec.subchannel_index != 0 {
+            return Vec::new();
+        }
+        let same = |other: &DeviceSpec| (other.class, other.instance) == (spec.class, spec.instance);
+        let mut all: Vec<_> = self.channels.iter().collect();
+        all.retain(|(_, other)| other.spec.subchannel_index != 0 && same(&other.spec));
+        all.retain(|(_, other)| other.relid.is_some() && !other.state.is_rescinded());
+        all.sort_by_key(|(_, other)| std::cmp::Reverse(other.spec.subchannel_index));
+        all.into_iter().map(|(id, _)| *id).collect()
+    }
+
     /// A channel is closed. If it is a primary channel: subchannels that were offered meanwhile are of that open, and go.
     pub(super) fn end_subchannels(&mut self, closed: OfferId) {
-        let Some(spec) = self.channels.get(&closed).map(|channel| &channel.spec) else { return };
-        if spec.subchannel_index != 0 {
-            return;
-        }
-        let device = (spec.class, spec.instance);
-        let of_this_open = |channel: &Channel<M::Ring>| {
-            let same = (channel.spec.class, channel.spec.instance) == device && channel.spec.subchannel_index != 0;
-            same && channel.passing && !channel.state.is_rescinded()
-        };
-        let all = self.channels.iter().filter(|(_, channel)| of_this_open(channel));
-        let ids: Vec<_> = all.map(|(id, _)| *id).collect();
-        for id in ids {
-            if let Err(error) = self.rescind(id) {
+        for id in self.subchannels(closed) {
+            if self.channels.get(&id).is_some_and(|channel| channel.passing)
+                && let Err(error) = self.rescind_one(id)
+            {
                 log::debug!(target: "vmbus::simhost", "a subchannel stays: {error}");
             }
         }
     }
 
-    /// Takes a channel back. The guest is told if it knows of it.
+    /// Takes a channel back, and before a primary channel its subchannels. The guest is told if it knows of it.
     ///
     /// # Errors
     /// [`Error::NoOffer`]; [`Error::State`] if it is rescinded already.
     pub fn rescind(&mut self, id: OfferId) -> Result<(), Error> {
+        let subchannels = if self.config.careless { Vec::new() } else { self.subchannels(id) };
+        subchannels.into_iter().try_for_each(|id| self.rescind_one(id))?;
+        self.rescind_one(id)
+    }
+
+    fn rescind_one(&mut self, id: OfferId) -> Result<(), Error> {
         let channel = self.channels.get_mut(&id).ok_or(Error::NoOffer)?;
         channel.reoffer = false;
         let Some(relid) = channel.relid else {
@@ -119,10 +130,11 @@ impl<M: Memory> Host<M> {
         all.retain(|(_, other)| (other.spec.class, other.spec.instance) == device && !other.state.is_rescinded());
         all.sort_by_key(|(_, other)| std::cmp::Reverse(other.spec.subchannel_index));
         let ids: Vec<_> = all.into_iter().map(|(id, _)| *id).collect();
-        ids.into_iter().try_for_each(|id| self.rescind(id))
+        ids.into_iter().try_for_each(|id| self.rescind_one(id))
     }
 
-    /// Takes a channel back and offers it again, on the same relid, in the moment in which the guest releases it.
+    /// Takes a channel back and offers it again, on the same relid, in the moment in which the guest releases it. The
+    /// subchannels of a primary channel do not come again.
     ///
     /// # Errors
     /// As [`rescind`](Self::rescind).

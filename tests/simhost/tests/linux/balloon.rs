@@ -129,7 +129,7 @@ fn a_balloon_is_emptied_to_a_target() {
     balloon.command("balloon 1000");
     assert_eq!(balloon.hear(), [(6, vec![1000])]);
     for (more, start) in [(true, 0), (false, 1 << 30)] {
-        let words: Vec<_> = (0..500_u64).flat_map(|at| (start + at * 2 | 1 << 40).to_le_bytes()).collect();
+        let words: Vec<_> = (0..500_u64).flat_map(|at| ((start + at * 2) | (1 << 40)).to_le_bytes()).collect();
         let count = (500_u32 << 1 | u32::from(more)).to_le_bytes();
         balloon.say(7, &[&[0; 4][..], &count, &words].concat());
     }

@@ -181,3 +181,30 @@ fn a_host_with_other_versions_is_met_by_the_next_hello() {
     }
     guest.assert_honest();
 }
+
+/// `hv_process_channel_removal` takes a subchannel out of the list of its primary channel, which must be there still.
+#[test]
+fn a_primary_channel_is_taken_back_after_its_subchannels() {
+    for again in [false, true] {
+        let mut guest = Guest::connected(Config::seeded(1).with_device(DeviceSpec::echo(1)), Version::V5_3);
+        let id = guest.host().offer_on_relid(1).unwrap();
+        let _open = guest.open(1);
+        for _ in 0..2 {
+            guest.host().offer_subchannel(id).unwrap();
+        }
+        guest.drain();
+        if again {
+            guest.host().reoffer(id).unwrap()
+        } else {
+            guest.host().rescind(id).unwrap()
+        }
+        guest.drain();
+        let relids: Vec<_> = guest.inbox.drain(..).collect();
+        assert_eq!(relids, [3, 2, 1].map(|relid| HostMessage::Rescind { relid }));
+        guest.offers.clear();
+        for relid in [3, 2, 1] {
+            guest.post(&GuestMessage::RelidReleased { relid });
+        }
+        assert_eq!(guest.offers.len(), usize::from(again));
+    }
+}

@@ -1,6 +1,6 @@
 //! What Linux does as a guest, message by message, where it differs from what a guest written by the book does. Each test
 //! is named after it; the kernel is right.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod balloon;
 mod channels;
