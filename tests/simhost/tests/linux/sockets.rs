@@ -122,6 +122,8 @@ fn an_endpoint_that_is_connected_is_refused_and_one_that_is_closing_waits() {
     guest.expect(&HostMessage::Rescind { relid: first.relid });
     guest.post(&again);
     assert!(guest.offers.is_empty());
+    // As long as it takes: the time to accept it begins later.
+    guest.elapse(Duration::from_secs(40));
     guest.post(&GuestMessage::Close { relid: first.relid });
     guest.post(&GuestMessage::RelidReleased { relid: first.relid });
     let offer = guest.offers.pop().unwrap();
