@@ -117,6 +117,10 @@ impl Checker {
         Self { kept: Vec::new(), keep, counts: BTreeMap::new(), tolerated }
     }
 
+    pub(crate) fn tolerate(&mut self, kinds: Vec<ViolationKind>) {
+        self.tolerated = kinds;
+    }
+
     pub(crate) fn record(&mut self, at: Duration, kind: ViolationKind, relid: Option<u32>, text: String) {
         let count = self.counts.entry(kind).or_default();
         *count = count.saturating_add(1);
