@@ -205,6 +205,12 @@ impl<M: Memory> Host<M> {
         self.heard = self.heard.max(sequence);
     }
 
+    /// What the host is like.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// Changes what the host is like, from now on: versions from the guest's next hello on, services, latencies, refusals,
     /// what is tolerated. What a host has from the start (seed, devices, relids) stays as it was.
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {

@@ -32,11 +32,11 @@ pub trait Door {
         true
     }
 
-    /// Sends what was kept back, as far as it goes now.
+    /// Sends what was kept back, as far as it goes now; what the simulation has become is known by now.
     ///
     /// # Errors
     /// The guest has gone.
-    fn flush(&mut self) -> Result<(), Error>;
+    fn flush(&mut self, simulation: &mut Simulation<Self::Memory>) -> Result<(), Error>;
 
     /// Hands a message to this processor, or an interrupt to its own. Waits for nothing.
     ///

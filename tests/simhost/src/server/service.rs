@@ -77,7 +77,7 @@ impl<D: Door> Service<D> {
     }
 
     fn deliver(&mut self) -> Result<(), Error> {
-        self.door.flush()?;
+        self.door.flush(&mut self.simulation)?;
         while self.hand_over()? {
             while self.hand_over()? {}
             // Quiet can come with what was just delivered; and who waits for that may have more said.

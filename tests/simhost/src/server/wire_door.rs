@@ -69,7 +69,7 @@ impl Door for WireDoor {
         Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self, _simulation: &mut Simulation<MappedMemory>) -> Result<(), Error> {
         Ok(self.guest.connection.flush()?)
     }
 
