@@ -12,4 +12,11 @@
 //! KVM's, so are the hypercall page, the SynIC and the timers; there is a serial console, a virtio console for the lab's
 //! agent, and power-off. It has no disk, no network and no PCI.
 
+#![deny(unsafe_code)]
+
 pub mod control;
+pub mod ending;
+pub mod exits;
+pub mod kvm;
+pub mod layout;
+pub mod memory;

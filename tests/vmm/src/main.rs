@@ -1,5 +1,7 @@
 //! The VMM's command line.
 
+#![forbid(unsafe_code)]
+
 fn main() -> std::process::ExitCode {
     std::process::ExitCode::FAILURE
 }
