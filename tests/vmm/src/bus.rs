@@ -1,6 +1,6 @@
 //! The bus of a machine: the simulated host on a thread of its own, behind a door of hypercalls, SynIC and eventfds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -67,6 +67,7 @@ impl Bus {
                 posted,
                 signals,
                 events: BTreeMap::new(),
+                connections: BTreeSet::new(),
                 seen: None,
             })
         })
@@ -117,6 +118,8 @@ struct BusDoor<W> {
     /// The eventfd of a connection. It stays when the channel goes: KVM waits for all processors before it lets go of
     /// one, and a relid that was used is used again. The host counts a signal for nobody.
     events: BTreeMap<u32, OwnedFd>,
+    /// What the guest may signal.
+    connections: BTreeSet<u32>,
     /// The host's offers and so on when the connections were looked at last.
     seen: Option<[u64; 4]>,
 }
@@ -134,10 +137,11 @@ impl<W: Wires> BusDoor<W> {
         if self.seen.replace([offers, released, contacts, unloads]) == Some([offers, released, contacts, unloads]) {
             return;
         }
-        let relids: Vec<_> = host.offered().into_iter().filter_map(|channel| channel.relid).collect();
-        let mut gone = Vec::new();
-        self.shared.connections.take(|connection| gone.push(connection));
-        for connection in relids {
+        let there: BTreeSet<_> = host.offered().into_iter().filter_map(|channel| channel.relid).collect();
+        for gone in std::mem::take(&mut self.connections).difference(&there) {
+            self.shared.connections.remove(*gone);
+        }
+        for &connection in &there {
             self.shared.connections.insert(connection);
             if !self.events.contains_key(&connection) && self.events.len() < EVENTS_AT_MOST {
                 match self.assign(connection) {
@@ -146,6 +150,7 @@ impl<W: Wires> BusDoor<W> {
                 }
             }
         }
+        self.connections = there;
     }
 
     /// Has KVM take the signals of a connection.
@@ -153,7 +158,8 @@ impl<W: Wires> BusDoor<W> {
         let event = crate::event::new().context("create an eventfd")?;
         // Each write is an edge, so the counter need not be read.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&self.signals, &event, epoll::EventData::new_u64(connection.into()), flags).context("watch an eventfd")?;
+        epoll::add(&self.signals, &event, epoll::EventData::new_u64(connection.into()), flags)
+            .context("watch an eventfd")?;
         self.synic.wires().assign(connection, &event)?;
         Ok(event)
     }

@@ -114,7 +114,10 @@ pub(crate) mod tests {
         assert_eq!(bytes, [1, 2, 3, 4]);
         for address in [0x1ffd, 0x2000, u64::MAX - 3, u64::MAX] {
             assert!(!memory.read(address, &mut bytes) && !memory.write(address, &bytes), "{address:#x}");
-            assert_eq!(memory.take_bits(address & !3, u32::MAX), if address == 0x1ffd { Some(0x0403_0201) } else { None });
+            assert_eq!(
+                memory.take_bits(address & !3, u32::MAX),
+                if address == 0x1ffd { Some(0x0403_0201) } else { None }
+            );
         }
         assert_eq!(memory.take_bits(2, 1), None);
     }

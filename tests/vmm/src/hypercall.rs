@@ -69,7 +69,8 @@ impl Front {
             return status::INVALID_HYPERCALL_INPUT;
         }
         let (header, payload) = input.split_at(16);
-        let mut fields = header.chunks_exact(4).map(|field| field.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
+        let mut fields =
+            header.chunks_exact(4).map(|field| field.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)));
         let (Some(connection), Some(reserved), Some(kind), Some(size)) =
             (fields.next(), fields.next(), fields.next(), fields.next())
         else {

@@ -14,9 +14,16 @@
 
 #![deny(unsafe_code)]
 
+pub mod bus;
+pub mod bus_memory;
 pub mod control;
 pub mod ending;
+mod event;
 pub mod exits;
+pub mod hypercall;
 pub mod kvm;
 pub mod layout;
 pub mod memory;
+pub mod shared;
+pub mod synic;
+pub mod wires;

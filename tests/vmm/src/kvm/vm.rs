@@ -1,6 +1,6 @@
 //! The virtual machine: memory, interrupt controllers, processors, and interrupts made at run time.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -132,7 +132,7 @@ impl Vm {
     ///
     /// # Errors
     /// The connection has one (EEXIST), or its number has more than 24 bits (EINVAL).
-    pub fn assign_signal(&self, connection: u32, event: &EventFd) -> Result<()> {
+    pub fn assign_signal(&self, connection: u32, event: &impl AsRawFd) -> Result<()> {
         hyperv::signal_eventfd(&self.0.fd, connection, Some(event.as_raw_fd()))
     }
 
@@ -147,6 +147,16 @@ impl Vm {
     fn apply(&self, routes: &Routes) -> Result<()> {
         let table = KvmIrqRouting::from_entries(&routes.entries()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         self.0.fd.set_gsi_routing(&table).context("set the table of interrupt routes")
+    }
+}
+
+impl SintInterrupt {
+    /// What to wait on for the guest's EOM.
+    #[must_use]
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.ended`, which closes it only when it is dropped; the result borrows
+        // `self`, so that comes later.
+        unsafe { BorrowedFd::borrow_raw(self.ended.as_raw_fd()) }
     }
 }
 
