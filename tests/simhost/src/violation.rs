@@ -80,6 +80,47 @@ pub enum ViolationKind {
     Deaf,
 }
 
+impl ViolationKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Malformed,
+        Self::BeforeContact,
+        Self::AfterUnload,
+        Self::ContactTwice,
+        Self::MonitorPages,
+        Self::OffersRequestedTwice,
+        Self::NotOffered,
+        Self::AfterRelease,
+        Self::OpenTwice,
+        Self::AfterRescind,
+        Self::OpenRing,
+        Self::OpenForm,
+        Self::Processor,
+        Self::CloseNotOpen,
+        Self::GpadlReused,
+        Self::GpadlBody,
+        Self::GpadlMalformed,
+        Self::GpadlOutside,
+        Self::GpadlOverlap,
+        Self::GpadlTooMany,
+        Self::TeardownUnknown,
+        Self::TeardownTwice,
+        Self::TeardownLive,
+        Self::ReleasedUnasked,
+        Self::ReleasedOpen,
+        Self::ReleasedTwice,
+        Self::ReleasedWithGpadls,
+        Self::Unsupported,
+        Self::Modify,
+        Self::Pause,
+        Self::TooManyConnections,
+        Self::UnloadTwice,
+        Self::Ring,
+        Self::Device,
+        Self::Deaf,
+    ];
+}
+
 /// One time that it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {

@@ -17,10 +17,13 @@ pub type Sim<M = MappedMemory> = Simulation<M>;
 /// Something that may become true of a simulation.
 pub(super) type Condition<M> = Box<dyn FnMut(&mut Sim<M>) -> bool + Send>;
 
+/// Something to be done with a simulation.
+type Work<M> = Box<dyn FnOnce(&mut Sim<M>) + Send>;
+
 /// What the guest's thread does for somebody else.
 pub(super) enum Command<M: Memory> {
     /// Once, and now.
-    Do(Box<dyn FnOnce(&mut Sim<M>) + Send>),
+    Do(Work<M>),
     /// After each thing that happens, until it says `true`, or nobody waits any more.
     Until(Condition<M>),
 }

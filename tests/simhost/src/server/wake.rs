@@ -21,7 +21,11 @@ pub struct Wake {
 }
 
 impl Wake {
-    pub(crate) fn new() -> Result<Self, Error> {
+    /// Nobody sleeps, and nobody is wanted.
+    ///
+    /// # Errors
+    /// [`Error::System`] when there are no descriptors.
+    pub fn new() -> Result<Self, Error> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let event = event.map_err(|error| Error::System { what: "create an eventfd", error: error.into() })?;
         Ok(Self { event, wanted: AtomicBool::new(false), asleep: AtomicBool::new(false) })
