@@ -14,9 +14,16 @@
 
 #![deny(unsafe_code)]
 
+pub mod acpi;
+pub mod boot;
 pub mod control;
+pub mod cpuid;
+pub mod devices;
 pub mod ending;
+pub mod endpoint;
 pub mod exits;
 pub mod kvm;
 pub mod layout;
+pub mod machine;
 pub mod memory;
+pub mod vcpu;
