@@ -10,4 +10,4 @@ mod vcpu;
 mod vm;
 
 pub use vcpu::{Exit, Vcpu};
-pub use vm::{SintInterrupt, Vm};
+pub use vm::{Line, SintInterrupt, Vm};

@@ -40,6 +40,25 @@ pub struct SintInterrupt {
     vm: Vm,
 }
 
+/// A line of the I/O APIC. Not an irqfd: KVM raises those from a kernel thread, which on a machine with one processor
+/// comes after whatever runs now, and that is often the guest that waits for the interrupt.
+#[derive(Debug, Clone)]
+pub struct Line {
+    vm: Vm,
+    line: u32,
+}
+
+impl Line {
+    /// One edge.
+    ///
+    /// # Errors
+    /// KVM does not know the line.
+    pub fn pulse(&self) -> Result<()> {
+        let set = |level| self.vm.0.fd.set_irq_line(self.line, level);
+        set(true).and_then(|()| set(false)).with_context(|| format!("interrupt line {}", self.line))
+    }
+}
+
 impl Vm {
     /// A machine with `ram` at guest physical 0, and KVM's interrupt controllers.
     ///
@@ -97,14 +116,10 @@ impl Vm {
         Vcpu::new(fd, index, self.clone())
     }
 
-    /// Makes writes to the result an interrupt on a line of the I/O APIC.
-    ///
-    /// # Errors
-    /// No file descriptors are left.
-    pub fn line_interrupt(&self, line: u32) -> Result<EventFd> {
-        let trigger = EventFd::new(EFD_NONBLOCK).context("eventfd for an interrupt line")?;
-        self.0.fd.register_irqfd(&trigger, line).with_context(|| format!("eventfd for interrupt line {line}"))?;
-        Ok(trigger)
+    /// Line `line` of the I/O APIC, for a device that interrupts by edges.
+    #[must_use]
+    pub fn line(&self, line: u32) -> Line {
+        Line { vm: self.clone(), line }
     }
 
     /// Makes an interrupt at SINT `sint` of processor `vcpu`. The processor must exist.
