@@ -95,7 +95,7 @@ impl ViolationKind {
     pub const LINUX: [Self; 3] = [Self::ReleasedWithGpadls, Self::GpadlStale, Self::AfterUnload];
 
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: &[Self] = &[
         Self::Malformed,
         Self::BeforeContact,
         Self::AfterUnload,
@@ -133,12 +133,6 @@ impl ViolationKind {
         Self::Device,
         Self::Deaf,
     ];
-
-    /// The kind of this name, such as `ReleasedTwice`.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| format!("{kind:?}") == name)
-    }
 }
 
 /// One time that it happened.

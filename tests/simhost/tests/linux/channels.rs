@@ -171,7 +171,7 @@ fn subchannels_go_with_the_open_that_they_came_in() {
 fn a_host_with_other_versions_is_met_by_the_next_hello() {
     let mut guest = Guest::connected(Config::seeded(1).with_device(DeviceSpec::echo(1)), Version::V5_3);
     for version in [Version::V5_2, Version::V5_0, Version::V4_1, Version::V4_0, Version::V3_0] {
-        guest.host().set_versions(vec![version]);
+        guest.host().configure(|config| config.versions = vec![version]);
         let _open = guest.open(1);
         guest.post(&GuestMessage::Unload);
         guest.expect(&HostMessage::UnloadResponse);
