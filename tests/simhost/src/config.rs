@@ -34,6 +34,9 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// hvsock services of the host that guests can connect to; each connection is a byte pipe that echoes.
     pub services: Vec<Uuid>,
+    /// It does what no honest host does when it is told to: offers an instance that is offered already, takes a primary
+    /// channel back and leaves its subchannels. (Either breaks Linux.)
+    pub careless: bool,
     /// What is counted but not held against the guest.
     pub tolerated: Vec<ViolationKind>,
 }
@@ -58,6 +61,7 @@ impl Config {
             limits: Limits::default(),
             devices: Vec::new(),
             services: Vec::new(),
+            careless: false,
             tolerated: Vec::new(),
         }
     }

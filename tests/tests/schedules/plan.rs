@@ -100,6 +100,7 @@ fn config(seed: u64, random: &mut Random) -> Config {
     config.refusals = Refusals { open_permille: often(), gpadl_permille: often() };
     config.limits.relids = 14;
     config.services = vec![SERVICE];
+    config.careless = true;
     // Offers that come to nothing on this side are given back without a rescind. They are counted.
     config.tolerated = vec![ViolationKind::ReleasedUnasked];
     for number in 0..1 + random.below(3) as u64 {

@@ -71,6 +71,11 @@ pub trait Device: Send {
     /// The channel is closed, or rescinded.
     fn closed(&mut self) {}
 
+    /// Whether all is said, by both sides. The host takes a connection back whose pipe is over; other devices stay.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// When it wants its next turn, in the host's time, if not before.
     fn deadline(&self) -> Option<Duration> {
         None

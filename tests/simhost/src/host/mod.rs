@@ -13,7 +13,8 @@ mod oracle;
 mod turn;
 
 pub use channel::OfferId;
-pub use oracle::{Counters, Offered};
+pub use hvsock::hvsock_service;
+pub use oracle::{Counters, Ended, Offered};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -75,6 +76,7 @@ pub struct Host<M: Memory> {
     heard: u64,
     checker: Checker,
     counters: Counters,
+    ended: VecDeque<Ended>,
 }
 
 impl<M: Memory> Host<M> {
@@ -101,6 +103,7 @@ impl<M: Memory> Host<M> {
             heard: 0,
             checker: Checker::new(config.limits.violations, config.tolerated.clone()),
             counters: Counters::default(),
+            ended: VecDeque::new(),
             config,
         };
         for spec in host.config.devices.clone() {
@@ -203,6 +206,19 @@ impl<M: Memory> Host<M> {
     /// guest that acts against what it knows from one that could not know yet.
     pub fn heard(&mut self, sequence: u64) {
         self.heard = self.heard.max(sequence);
+    }
+
+    /// What the host is like.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes what the host is like, from now on: versions from the guest's next hello on, services, latencies, refusals,
+    /// what is tolerated. What a host has from the start (seed, devices, relids) stays as it was.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.checker.tolerate(self.config.tolerated.clone());
     }
 
     /// What was agreed on: what messages are to be encoded and parsed by.
