@@ -2,13 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod bus;
+mod echo;
 mod hammer;
 mod raw;
 mod registry;
 mod reopen;
+mod say;
+#[cfg(test)]
+mod testing;
+mod traffic;
 mod wire;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,6 +37,8 @@ enum Command {
     },
     /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.
     Hammer(hammer::HammerArgs),
+    /// Send packets to an echo device and check the replies.
+    Echo(echo::EchoArgs),
     /// Open and close a device over and over.
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
@@ -42,19 +49,25 @@ fn main() -> ExitCode {
     env_logger::init();
     let result = match Cli::parse().command {
         Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
+        Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
     };
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");
-        ExitCode::FAILURE
+        exit_code(&error)
     })
+}
+
+/// As the command has them: 6 where a device was taken back, for instance.
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let of_channel = error.downcast_ref::<vmbus_channels::Error>().map(vmbus_channels::Error::kind);
+    let kind = of_channel.or_else(|| error.downcast_ref::<vmbus::Error>().map(vmbus::Error::kind));
+    kind.map_or(ExitCode::FAILURE, |kind| ExitCode::from(kind.exit_code()))
 }
 
 /// Prints a line for the lab.
 fn say(line: &Value) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
+    say::Say::aloud().line(line)
 }
