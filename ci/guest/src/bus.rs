@@ -26,7 +26,8 @@ impl Selector {
     /// What a UIO device's name stands for is asked now, of the kernel.
     pub(crate) fn resolve(text: &str) -> anyhow::Result<Self> {
         let bare = text.trim_start_matches("/dev/");
-        let name = if bare.starts_with("uio") { Bus::system().find(bare)?.instance.to_string() } else { bare.to_owned() };
+        let name =
+            if bare.starts_with("uio") { Bus::system().find(bare)?.instance.to_string() } else { bare.to_owned() };
         Ok(Self(name))
     }
 
@@ -68,7 +69,8 @@ impl Watch {
 
     /// Waits for the departure of a channel; whether it came in time.
     pub(crate) fn departure(&mut self, limit: Duration, of: &Offer) -> Result<bool, Error> {
-        let gone = |announcement| matches!(announcement, Announcement::Departed(offer) if offer.id == of.id).then_some(());
+        let gone =
+            |announcement| matches!(announcement, Announcement::Departed(offer) if offer.id == of.id).then_some(());
         Ok(self.until(limit, gone)?.is_some())
     }
 

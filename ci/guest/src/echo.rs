@@ -86,7 +86,9 @@ pub(crate) fn run(args: &EchoArgs) -> anyhow::Result<ExitCode> {
 /// The device can't be opened or closed; completions that were expected are not asked for.
 pub(crate) fn play(vmbus: &Vmbus, offer: &Offer, load: &Load, say: &Say) -> anyhow::Result<u8> {
     let channel = vmbus.open(offer.id, OpenOptions::default())?;
-    say.line(&json!({ "event": "open", "device": channel.device(), "relid": offer.relid, "signals_by": signals_by(offer) }))?;
+    say.line(
+        &json!({ "event": "open", "device": channel.device(), "relid": offer.relid, "signals_by": signals_by(offer) }),
+    )?;
     let mut traffic = Traffic::new(channel, load.plan());
     let first = traffic.exchange(1);
     if first.is_ok() {

@@ -3,8 +3,10 @@
 
 mod agent;
 mod bus;
+mod cycles;
 mod echo;
 mod hammer;
+mod level;
 mod raw;
 mod registry;
 mod reopen;
@@ -37,6 +39,8 @@ enum Command {
     },
     /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.
     Hammer(hammer::HammerArgs),
+    /// Open a device that the host offers and takes back over and over.
+    Cycles(cycles::CyclesArgs),
     /// Send packets to an echo device and check the replies.
     Echo(echo::EchoArgs),
     /// Open and close a device over and over.
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
     env_logger::init();
     let result = match Cli::parse().command {
         Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
+        Command::Cycles(args) => cycles::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),
         Command::Reopen(args) => reopen::run(&args),

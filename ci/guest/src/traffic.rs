@@ -78,12 +78,21 @@ impl Trouble {
     /// In a word, for tallies.
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Self::Channel(error) if error.is_rescinded() || matches!(error, Error::Gone(_)) => "rescinded",
-            Self::Channel(Error::Corrupt { .. }) => "corrupt",
-            Self::Channel(Error::Stalled { .. }) | Self::Silent { .. } => "silent",
-            Self::Channel(_) => "failed",
+            Self::Channel(error) => word_for(error),
+            Self::Silent { .. } => "silent",
             Self::Wrong { .. } => "wrong",
         }
+    }
+}
+
+/// An error of a channel in a word.
+pub(crate) fn word_for(error: &Error) -> &'static str {
+    match error {
+        Error::Gone(_) => "rescinded",
+        error if error.is_rescinded() => "rescinded",
+        Error::Corrupt { .. } => "corrupt",
+        Error::Stalled { .. } => "silent",
+        _ => "failed",
     }
 }
 
@@ -298,7 +307,9 @@ fn check(
     plan: &Plan,
     text: &mut Vec<u8>,
 ) -> Result<(), String> {
-    let Some(waiting) = waiting else { return Err(format!("packet {:#x}, and nothing is owed", packet.transaction_id())) };
+    let Some(waiting) = waiting else {
+        return Err(format!("packet {:#x}, and nothing is owed", packet.transaction_id()));
+    };
     let bytes = plan.words.saturating_mul(size_of::<u64>());
     if packet.payload().len() != bytes {
         return Err(format!("{} bytes, not {bytes}", packet.payload().len()));

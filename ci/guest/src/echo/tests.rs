@@ -34,7 +34,8 @@ fn the_class_is_the_hosts() {
 
 #[test]
 fn every_packet_comes_back_whatever_the_way() {
-    for words in ["", "--poll", "--batch 32", "--batch 32 --poll --bytes 4000", "--completions --batch 4", "--bytes 1"] {
+    for words in ["", "--poll", "--batch 32", "--batch 32 --poll --bytes 4000", "--completions --batch 4", "--bytes 1"]
+    {
         let stack = stack(DeviceSpec::echo(1));
         let say = Say::kept();
         let offer = stack.find("echo");
