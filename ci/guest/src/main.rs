@@ -11,6 +11,7 @@ mod raw;
 mod registry;
 mod reopen;
 mod say;
+mod subchannels;
 #[cfg(test)]
 mod testing;
 mod traffic;
@@ -47,6 +48,8 @@ enum Command {
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
     Registry(registry::RegistryArgs),
+    /// Traffic on a device and its subchannels, which are moved, or fall silent.
+    Subchannels(subchannels::SubchannelsArgs),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Hammer(args) => hammer::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
+        Command::Subchannels(args) => subchannels::run(&args),
     };
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");

@@ -122,6 +122,7 @@ pub(crate) struct Traffic {
     /// Completions that are to be sent.
     owed: VecDeque<u64>,
     next: u64,
+    begun: Instant,
     heard: Instant,
     pub(crate) tally: Tally,
     round_trips: Vec<u32>,
@@ -136,6 +137,7 @@ impl Traffic {
             waiting: VecDeque::new(),
             owed: VecDeque::new(),
             next: 0,
+            begun: Instant::now(),
             heard: Instant::now(),
             tally: Tally::default(),
             round_trips: Vec::new(),
@@ -145,6 +147,11 @@ impl Traffic {
 
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
+    }
+
+    /// How long ago this was made.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     /// Ends the traffic, not the channel.
