@@ -10,6 +10,7 @@ mod level;
 mod raw;
 mod registry;
 mod reopen;
+mod revocation;
 mod say;
 mod subchannels;
 #[cfg(test)]
@@ -48,6 +49,10 @@ enum Command {
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
     Registry(registry::RegistryArgs),
+    /// Write to a device's rings while the host takes it back, and look for late writes in all free memory.
+    Revocation(revocation::RevocationArgs),
+    /// Take all free memory, and look for writes of others in it.
+    FillMemory(revocation::MemoryArgs),
     /// Traffic on a device and its subchannels, which are moved, or fall silent.
     Subchannels(subchannels::SubchannelsArgs),
 }
@@ -61,6 +66,8 @@ fn main() -> ExitCode {
         Command::Hammer(args) => hammer::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
+        Command::Revocation(args) => revocation::run(&args),
+        Command::FillMemory(args) => revocation::run_memory(&args),
         Command::Subchannels(args) => subchannels::run(&args),
     };
     result.unwrap_or_else(|error| {
