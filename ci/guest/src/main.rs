@@ -6,6 +6,7 @@ mod bus;
 mod cycles;
 mod echo;
 mod hammer;
+mod hostile;
 mod level;
 mod raw;
 mod registry;
@@ -45,6 +46,8 @@ enum Command {
     Cycles(cycles::CyclesArgs),
     /// Send packets to an echo device and check the replies.
     Echo(echo::EchoArgs),
+    /// Use a device whose host writes nonsense into its rings.
+    Hostile(hostile::HostileArgs),
     /// Open and close a device over and over.
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Cycles(args) => cycles::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),
+        Command::Hostile(args) => hostile::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
         Command::Revocation(args) => revocation::run(&args),
