@@ -17,6 +17,7 @@ mod subchannels;
 #[cfg(test)]
 mod testing;
 mod traffic;
+mod vsock;
 mod wire;
 
 use std::path::PathBuf;
@@ -58,6 +59,12 @@ enum Command {
     FillMemory(revocation::MemoryArgs),
     /// Traffic on a device and its subchannels, which are moved, or fall silent.
     Subchannels(subchannels::SubchannelsArgs),
+    /// Connect to an echoing hv_sock service of the host, and check what comes back.
+    VsockConnect(vsock::ConnectArgs),
+    /// Accept hv_sock connections of the host, and send back what comes.
+    VsockListen(vsock::ListenArgs),
+    /// Messages to an echoing hv_sock service of the host: how many in a second, and how long each takes.
+    VsockBench(vsock::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +80,9 @@ fn main() -> ExitCode {
         Command::Revocation(args) => revocation::run(&args),
         Command::FillMemory(args) => revocation::run_memory(&args),
         Command::Subchannels(args) => subchannels::run(&args),
+        Command::VsockConnect(args) => vsock::connect(&args),
+        Command::VsockListen(args) => vsock::listen(&args),
+        Command::VsockBench(args) => vsock::bench(&args),
     };
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");
