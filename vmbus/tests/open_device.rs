@@ -51,6 +51,29 @@ fn both_rings_reach_the_host() {
 }
 
 #[test]
+fn the_kernels_buffers_are_found_by_name_and_revoked() {
+    let fake = Fake::new().with_file();
+    fake.map(24, "recv:57", 2 * page_size());
+    fake.map(28, "send:4294967295", page_size());
+    let link = open(&fake).unwrap();
+    let buffers = link.kernel_buffers().unwrap();
+    let found: Vec<_> = buffers.iter().map(|buffer| (&*buffer.name, buffer.gpadl.0, buffer.memory.bytes())).collect();
+    assert_eq!(found, [("recv", 57, 2 * page_size()), ("send", u32::MAX, page_size())]);
+    assert_eq!(buffers[0].memory.set_bits(page_size() + 8, 0x1234), Some(0));
+    let shared = |at: usize| std::fs::read(fake.node()).unwrap()[24 * page_size() + page_size() + 8 + at];
+    assert_eq!((shared(0), shared(1)), (0x34, 0x12));
+    // The same memory for who asks again.
+    assert_eq!(link.kernel_buffers().unwrap()[0].memory.load(page_size() + 8), Some(0x1234));
+    assert!(times_mapped(&fake.node()) >= 2);
+    link.revoke();
+    assert_eq!((buffers[0].memory.load(page_size() + 8), times_mapped(&fake.node())), (Some(0), 0));
+    assert_eq!(link.kernel_buffers().unwrap_err().kind(), ErrorKind::Rescinded);
+    let fake = Fake::new().with_file();
+    fake.map(24, "recv:many", page_size());
+    assert!(matches!(open(&fake).unwrap().kernel_buffers(), Err(Error::Malformed { .. })));
+}
+
+#[test]
 fn rings_are_handed_out_once() {
     let fake = Fake::new().with_fifo();
     let link = open(&fake).unwrap();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::buffers::{KernelBuffer, map_all};
 use super::doorbell::{Doorbell, Kind};
 use super::ending::{Ending, Observer};
 use super::maps::{self, Map};
@@ -45,6 +46,8 @@ struct Rings {
     primary: Option<RingPair>,
     /// Subchannels whose rings were asked for; `None` while they are being mapped.
     subchannels: BTreeMap<u32, Option<Arc<Subchannel>>>,
+    /// The kernel's buffers, once they were asked for.
+    buffers: Vec<KernelBuffer>,
 }
 
 /// How well a node was found.
@@ -125,6 +128,25 @@ impl Shared {
         pair
     }
 
+    /// The buffers that the kernel made for the device, mapped once.
+    pub(super) fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
+        if self.is_rescinded() {
+            return Err(self.gone());
+        }
+        let mut rings = self.lock();
+        if rings.buffers.is_empty() {
+            rings.buffers = map_all(&self.device, self.as_fd())?;
+        }
+        let buffers = rings.buffers.clone();
+        drop(rings);
+        // As in `keep`.
+        if self.ending.load(Ordering::SeqCst) {
+            self.revoke_and_log();
+            return Err(self.gone());
+        }
+        Ok(buffers)
+    }
+
     /// The subchannel whose rings were handed out under this relid.
     pub(super) fn subchannel(&self, relid: u32) -> Option<Arc<Subchannel>> {
         self.lock().subchannels.get(&relid).cloned().flatten()
@@ -191,8 +213,9 @@ impl Shared {
         let rings = self.lock();
         let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
         let subchannels = rings.subchannels.values().flatten().flat_map(|subchannel| subchannel.mappings());
+        let buffers = rings.buffers.iter().map(|buffer| &buffer.memory);
         let mut outcome = Ok(());
-        for mapping in subchannels.chain(&self.primary).chain(pages) {
+        for mapping in subchannels.chain(&self.primary).chain(pages).chain(buffers) {
             outcome = mapping.revoke().and(outcome);
         }
         self.rescinded.store(true, Ordering::Release);

@@ -21,7 +21,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("vmbus-vmm", &["vmbus-ringbuf", "vmbus", "vmbus-simhost"]),
     ("vmbusctl", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("vmbus-tests", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
-    ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices"]),
+    ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("xtask", &[]),
 ];
 
