@@ -30,13 +30,27 @@ pub(super) enum Held {
 impl Held {
     /// Opens a device and says how that went.
     pub(super) fn open(bus: &Bus, device: &Device, incarnation: u64, options: Options, key: Key, inbox: &Inbox) {
-        let opened = OpenDevice::open(bus, device, options).and_then(|open| {
-            // The node's number may have gone to another device since; if ours has it still, it had it all the time.
-            if look::bound(bus, &device.name)? != Bound::Since(incarnation) {
-                return Err(Error::Rescinded { device: device.name.clone() });
+        let gone = || Error::Rescinded { device: device.name.clone() };
+        let is_ours = || Ok(look::bound(bus, &device.name)? == Bound::Since(incarnation));
+        let open = || {
+            // It may have waited for a worker: the node's number may have gone to another device since, or to the next
+            // incarnation of this one, whose channel is not to be opened in passing.
+            if !is_ours()? {
+                return Err(gone());
+            }
+            let open = OpenDevice::open(bus, device, options)?;
+            // If ours has the number still, it had it all the time.
+            if !is_ours()? {
+                return Err(gone());
             }
             let port = port(&open, device.relid)?;
             Ok((open, port))
+        };
+        // Whatever is missing of a device that is going: it is going.
+        let opened = open().map_err(|error| match is_ours() {
+            Ok(true) if !error.is_vanished() => error,
+            Ok(_) => gone(),
+            Err(_) => error,
         });
         let (device, port) = match opened {
             Ok((open, port)) => {
