@@ -43,11 +43,15 @@ fn a_device_that_can_t_be_read_for_a_moment_stays() {
 #[test]
 fn a_device_that_goes_while_it_is_opened_is_rescinded() {
     let fake = Fake::new().with_fifo();
-    let (mut executor, _kernel, _) = connected(&fake, NO_WAIT);
+    let (mut executor, kernel, _) = connected(&fake, NO_WAIT);
     fs::remove_file(fake.node()).unwrap();
     assert_eq!(executor.open(RELID, 1).unwrap_err().kind(), ErrorKind::Rescinded);
+    executor.hears_rescind(RELID);
     executor.close(RELID, 1);
+    executor.release(RELID);
     let fake = fake.with_fifo();
+    kernel.announces("add");
+    executor.hears_offer(RELID);
     fs::remove_dir_all(fake.device_folder().join("uio/uio0/maps")).unwrap();
     assert_eq!(executor.open(RELID, 2).unwrap_err().kind(), ErrorKind::Rescinded);
     assert_eq!(times_open(&fake.node()), 0);
