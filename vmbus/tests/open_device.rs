@@ -360,7 +360,7 @@ fn a_device_opens_a_hundred_times() {
 fn subchannel_rings_are_handed_out_once_to_threads_at_once() {
     let fake = Fake::new().with_fifo();
     fake.channel(12);
-    for round in 0..300 {
+    for round in 0..100 {
         let link = open(&fake).unwrap();
         let start = std::sync::Barrier::new(2);
         let ask = || {
