@@ -53,3 +53,17 @@ fn a_device_that_comes_back_while_it_is_bound_can_be_bound() {
         assert!(setup.binder().pending().unwrap().is_empty(), "{departure:?}");
     }
 }
+
+/// Giving back what the host has just taken is done, and no error; the next bind finds no journal of the past.
+#[test]
+fn a_device_that_goes_while_it_is_given_back_is_gone() {
+    for departure in moments(false) {
+        let setup = Setup::new();
+        let device = setup.tree.device(Class::DYNAMIC_MEMORY, 1, Some("hv_balloon"));
+        setup.binder().bind(&device, BindOptions::default()).unwrap();
+        let binder = setup.binder_with(Model { departure: Some(departure), ..Model::new(&setup.bus) });
+        let restored = binder.unbind(&device).unwrap_or_else(|error| panic!("{departure:?}: {error}"));
+        assert_eq!((restored.outcome, restored.driver), (Outcome::Gone, None), "{departure:?}");
+        assert!(setup.binder().pending().unwrap().is_empty(), "{departure:?}");
+    }
+}
