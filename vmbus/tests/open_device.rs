@@ -377,3 +377,20 @@ fn a_device_opens_a_hundred_times() {
     assert!(descriptors() < before + 50, "other tests may hold some");
     assert_eq!(times_mapped(&fake.ring_path(RELID)), 0);
 }
+
+/// Two threads that ask at once: one of them has the rings. Red when the look and the claim are two steps.
+#[test]
+fn subchannel_rings_are_handed_out_once_to_threads_at_once() {
+    let fake = Fake::new().with_fifo();
+    fake.channel(12);
+    for round in 0..100 {
+        let link = open(&fake).unwrap();
+        let start = std::sync::Barrier::new(2);
+        let ask = || {
+            start.wait();
+            link.rings(12).is_ok()
+        };
+        let got = thread::scope(|scope| [scope.spawn(ask), scope.spawn(ask)].map(|thread| thread.join().unwrap()));
+        assert_eq!(got.iter().filter(|got| **got).count(), 1, "round {round}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -117,10 +118,10 @@ impl Shared {
         if relid == self.device.relid {
             return self.lock().primary.take().ok_or_else(taken);
         }
-        if self.lock().subchannels.contains_key(&relid) {
-            return Err(taken());
-        }
-        self.lock().subchannels.insert(relid, None);
+        match self.lock().subchannels.entry(relid) {
+            Entry::Occupied(_) => return Err(taken()),
+            Entry::Vacant(place) => place.insert(None),
+        };
         let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(relid, mapped));
         if pair.is_err() {
             self.lock().subchannels.remove(&relid);
