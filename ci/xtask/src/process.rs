@@ -173,6 +173,12 @@ impl Guarded {
         (self.child.stdout.take(), self.child.stderr.take())
     }
 
+    /// What a child that has ended wrote to standard error, if that is a pipe.
+    pub(crate) fn words(&mut self) -> String {
+        let (_, stderr) = self.take_pipes();
+        String::from_utf8_lossy(&drain(stderr)).into_owned()
+    }
+
     /// Kills the child and everything in its process group, and reaps it.
     pub(crate) fn kill(&mut self) {
         if !matches!(self.ended(), Ok(None)) {

@@ -58,6 +58,6 @@ pub use error::Error;
 pub use host::{Counters, Host, OfferId, Offered, Output};
 pub use memory::{MappedMemory, Memory, PAGE_BYTES, PageRing, PlainMemory};
 pub use random::Random;
-pub use server::{Control, Server, ServerSettings};
+pub use server::{Control, Door, Server, ServerSettings, Wake};
 pub use simulation::{Delivery, Simulation};
 pub use violation::{Violation, ViolationKind};

@@ -171,6 +171,13 @@ impl<M: Memory> Simulation<M> {
         self.act(Act::Monitor(monitor));
     }
 
+    /// Looks for signals in the monitor page, where the guest's memory is all that there is of it.
+    pub fn poll_monitor(&mut self) {
+        for monitor in self.host.take_monitors() {
+            self.monitored(monitor);
+        }
+    }
+
     /// The guest has taken note of all messages up to this one; see [`Host::heard`]. Means nothing while faults keep
     /// messages back.
     pub fn heard(&mut self, sequence: u64) {

@@ -80,6 +80,47 @@ pub enum ViolationKind {
     Deaf,
 }
 
+impl ViolationKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Malformed,
+        Self::BeforeContact,
+        Self::AfterUnload,
+        Self::ContactTwice,
+        Self::MonitorPages,
+        Self::OffersRequestedTwice,
+        Self::NotOffered,
+        Self::AfterRelease,
+        Self::OpenTwice,
+        Self::AfterRescind,
+        Self::OpenRing,
+        Self::OpenForm,
+        Self::Processor,
+        Self::CloseNotOpen,
+        Self::GpadlReused,
+        Self::GpadlBody,
+        Self::GpadlMalformed,
+        Self::GpadlOutside,
+        Self::GpadlOverlap,
+        Self::GpadlTooMany,
+        Self::TeardownUnknown,
+        Self::TeardownTwice,
+        Self::TeardownLive,
+        Self::ReleasedUnasked,
+        Self::ReleasedOpen,
+        Self::ReleasedTwice,
+        Self::ReleasedWithGpadls,
+        Self::Unsupported,
+        Self::Modify,
+        Self::Pause,
+        Self::TooManyConnections,
+        Self::UnloadTwice,
+        Self::Ring,
+        Self::Device,
+        Self::Deaf,
+    ];
+}
+
 /// One time that it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -115,6 +156,10 @@ pub(crate) struct Checker {
 impl Checker {
     pub(crate) fn new(keep: usize, tolerated: Vec<ViolationKind>) -> Self {
         Self { kept: Vec::new(), keep, counts: BTreeMap::new(), tolerated }
+    }
+
+    pub(crate) fn tolerate(&mut self, kinds: Vec<ViolationKind>) {
+        self.tolerated = kinds;
     }
 
     pub(crate) fn record(&mut self, at: Duration, kind: ViolationKind, relid: Option<u32>, text: String) {

@@ -1,23 +1,28 @@
-//! Boots a guest: images, QEMU, the agent's greeting; with a bound on the time, and one more try for a boot that
+//! Boots a guest: images, its machine, the agent's greeting; with a bound on the time, and one more try for a boot that
 //! hangs or that the emulator breaks.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::agent::Agent;
+use super::control::Control;
 use super::fetch::Software;
 use super::guest::{Guest, Parts};
+use super::host::{Host, HostLine};
+use super::image::{self, Runner};
+use super::kernel::Kernel;
 use super::line::{Gone, Line};
-use super::machine::{self, Acceleration};
+use super::machine::{self, Acceleration, Occupant, Places, Plan, Shape};
 use super::post_mortem::post_mortem;
 use super::programs::Programs;
 use super::progress::Progress;
 use super::qmp::Qmp;
-use super::{Kernel, image};
 use crate::process::{Guarded, Interrupted};
 
 /// Everything a boot needs.
@@ -28,17 +33,32 @@ pub(crate) struct Nursery {
     /// What runs in the guest.
     pub(crate) programs: Programs,
     /// Folder that gets a folder of logs for each boot.
-    logs: PathBuf,
+    pub(crate) logs: PathBuf,
     /// Longest wait for the agent's greeting.
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     /// Where to tell what goes on.
     pub(crate) progress: Progress,
-    /// Guests run nested; set when they turn out not to boot on KVM.
-    nested: Cell<bool>,
+    /// How guests run, by host; found out when the first one boots.
+    pub(crate) ways: RefCell<BTreeMap<Host, Acceleration>>,
     /// How guests run was asked for, so it stays that way.
-    fixed: bool,
+    pub(crate) fixed: Option<Acceleration>,
     /// Boots that were tried twice, and why.
-    repeated: RefCell<Vec<String>>,
+    pub(crate) repeated: RefCell<Vec<String>>,
+    /// Seconds that boots took so far, and how many there were.
+    pub(crate) booting: Cell<(f64, u32)>,
+}
+
+/// What to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// Who plays the host.
+    pub(crate) host: Host,
+    /// The guest's kernel.
+    pub(crate) kernel: Kernel,
+    /// The guest's machine.
+    pub(crate) shape: Shape,
+    /// The kernel's own `lsvmbus` is in the guest.
+    pub(crate) lsvmbus: bool,
 }
 
 /// A boot that failed: where its logs are, and whether the emulator is to blame.
@@ -57,81 +77,49 @@ impl std::fmt::Display for BootFailed {
 impl std::error::Error for BootFailed {}
 
 impl Nursery {
-    /// A nursery whose boots may take `timeout_seconds`. If `fixed`, guests run that way and no other.
-    pub(crate) fn new(
-        (software, programs): (Software, Programs),
-        (acceleration, fixed): (Acceleration, bool),
-        logs: PathBuf,
-        timeout_seconds: u64,
-        progress: &Progress,
-    ) -> Self {
-        let (timeout, progress) = (Duration::from_secs(timeout_seconds), progress.clone());
-        let nested = Cell::new(acceleration == Acceleration::Nested);
-        Self { software, programs, logs, timeout, progress, nested, fixed, repeated: RefCell::default() }
+    /// How the next guest of a host will run.
+    ///
+    /// # Errors
+    /// It has to be found out by trying, and this process was interrupted.
+    pub(crate) fn acceleration(&self, host: Host) -> Result<Acceleration> {
+        if let Some(way) = self.fixed.or(self.ways.borrow().get(&host).copied()) {
+            return Ok(way);
+        }
+        let (way, why) = machine::probe(host, &self.software, &self.programs)?;
+        self.progress.say(format!("guests of {host} run {way}: {why}"));
+        self.ways.borrow_mut().insert(host, way);
+        Ok(way)
     }
 
-    /// How the next guest will run.
-    pub(crate) fn acceleration(&self) -> Acceleration {
-        if self.nested.get() { Acceleration::Nested } else { Acceleration::Kvm }
-    }
-
-    /// Boots a guest with the given kernel; `name` names its logs. A boot that fails is tried once more, nested if
-    /// KVM was only believed to work.
+    /// Boots a guest; `name` names its logs. A boot that fails is tried once more, nested if KVM was only believed to
+    /// work.
     ///
     /// # Errors
     /// [`BootFailed`] twice, or something around the boot fails.
-    pub(crate) fn boot(&self, kernel: Kernel, name: &str) -> Result<Guest> {
-        match self.attempt(kernel, name) {
+    pub(crate) fn boot(&self, wish: &Wish, name: &str) -> Result<Guest> {
+        match self.attempt(wish, name) {
             Err(error) if error.is::<BootFailed>() => {
                 self.repeated.borrow_mut().push(format!("{name}: {error}"));
-                if !self.fixed && !self.nested.replace(true) {
+                if self.fixed.is_none()
+                    && self.ways.borrow_mut().insert(wish.host, Acceleration::Nested) == Some(Acceleration::Kvm)
+                {
                     self.progress.say(format!("{error}; trying nested under emulation"));
                 } else {
                     self.progress.say(format!("{error}; trying once more"));
                 }
-                self.attempt(kernel, &format!("{name}-again"))
+                self.attempt(wish, &format!("{name}-again"))
             }
             result => result,
         }
     }
 
-    /// Boots that were tried twice so far, each with the reason.
-    pub(crate) fn repeated(&self) -> Vec<String> {
-        self.repeated.borrow().clone()
-    }
-
-    fn attempt(&self, kernel: Kernel, name: &str) -> Result<Guest> {
-        let logs = self.logs.join(name);
-        fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
-        let sockets = tempfile::Builder::new().prefix("vmbus-lab-").tempdir().context("folder for sockets")?;
-        let acceleration = self.acceleration();
-        let how = match acceleration {
-            Acceleration::Kvm => "KVM",
-            Acceleration::Nested => "nested under emulation",
-        };
-        let start = Instant::now();
-        let task = self.progress.task(format!("booting {name}: kernel {kernel}, {how}"));
-        let command = self.command(kernel, sockets.path(), &logs)?;
-        fs::write(logs.join("command"), format!("{command:?}\n")).context("write a log")?;
-        let output = fs::File::create(logs.join("qemu.log")).context("create a log")?;
-        let mut qemu = Guarded::spawn_with(&command, output.try_clone()?.into(), output.into())?;
-        let failed = |_| {
-            let words = fs::read_to_string(logs.join("qemu.log")).unwrap_or_default();
-            BootFailed { why: format!("QEMU did not start: {}", words.trim()), logs: logs.clone() }
-        };
-        let paths = ["agent", "qmp"].map(|port| sockets.path().join(port));
-        while !paths.iter().all(|path| path.exists()) && start.elapsed() < self.timeout {
-            if qemu.wait(Duration::from_millis(20))?.is_some() {
-                break;
-            }
-        }
-        let [agent, qmp] = paths.map(|path| Line::connect(&path, Duration::ZERO));
-        let (agent, qmp) = (Agent::new(agent.map_err(failed)?, 1), Qmp::new(qmp.map_err(failed)?));
-        let parts = Parts { qemu, qmp, agent, acceleration, logs: logs.clone(), sockets };
-        let guest = Guest::greet(parts, self.timeout);
+    fn attempt(&self, wish: &Wish, name: &str) -> Result<Guest> {
+        let started = self.start(wish, name, &Occupant::Agent)?;
+        let (start, logs, acceleration) = (started.since, started.logs.clone(), started.acceleration);
+        let guest = started.agent().and_then(|parts| Guest::greet(parts, self.timeout));
         fs::remove_file(logs.join("initrd")).context("remove the initial file system")?;
         let guest = guest.or_else(|error| {
-            if error.is::<Interrupted>() {
+            if error.is::<Interrupted>() || error.is::<BootFailed>() {
                 return Err(error);
             }
             let why = match post_mortem(&logs, acceleration) {
@@ -141,27 +129,96 @@ impl Nursery {
             };
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
-        drop(task);
-        self.progress.say(format!(
-            "{name}: Linux {} is up after {:.0} s, {how}",
-            guest.hello.release,
-            start.elapsed().as_secs_f64()
-        ));
+        let seconds = start.elapsed().as_secs_f64();
+        let (sum, boots) = self.booting.get();
+        self.booting.set((sum + seconds, boots + 1));
+        self.progress.say(format!("{name}: Linux {} is up after {seconds:.1} s, {acceleration}", guest.hello.release));
         Ok(guest)
     }
 
-    fn command(&self, kernel: Kernel, sockets: &Path, logs: &Path) -> Result<std::process::Command> {
-        let image_of = |kernel| -> Result<PathBuf> {
-            Ok(self.software.file(&format!("boot/vmlinuz-{}", self.software.release(kernel)?)))
-        };
-        let (inner, vmlinuz) = (image::inner(&self.software, kernel, &self.programs)?, image_of(kernel)?);
-        let initrd = logs.join("initrd");
-        if self.acceleration() == Acceleration::Kvm {
-            fs::write(&initrd, inner).context("write the initial file system")?;
-            return Ok(machine::direct(&self.software, &vmlinuz, &initrd, sockets, logs));
+    /// Starts a guest's machine and waits for its sockets.
+    ///
+    /// # Errors
+    /// [`BootFailed`] if it does not start.
+    pub(crate) fn start(&self, wish: &Wish, name: &str, occupant: &Occupant) -> Result<Started> {
+        let logs = self.logs.join(name);
+        fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
+        let sockets = tempfile::Builder::new().prefix("vmbus-lab-").tempdir().context("folder for sockets")?;
+        let acceleration = self.acceleration(wish.host)?;
+        let since = Instant::now();
+        let _task = self.progress.task(format!("booting {name}: {} with kernel {}", wish.host, wish.kernel));
+        let plan = Plan { host: wish.host, shape: wish.shape, occupant };
+        let command = self.command(wish, &plan, acceleration, sockets.path(), &logs)?;
+        fs::write(logs.join("command"), format!("{command:?}\n")).context("write a log")?;
+        let output = fs::File::create(logs.join("machine.log")).context("create a log")?;
+        let mut machine = Guarded::spawn_with(&command, output.try_clone()?.into(), output.into())?;
+        let paths = ["agent", wish.host.socket()].map(|port| sockets.path().join(port));
+        while !paths.iter().all(|path| path.exists()) && since.elapsed() < self.timeout {
+            if machine.wait(Duration::from_millis(20))?.is_some() {
+                break;
+            }
         }
-        let outer = image::outer(&self.software, &inner, &vmlinuz, &machine::nested_inner())?;
-        fs::write(&initrd, outer).context("write the initial file system")?;
-        Ok(machine::nested_outer(&self.software, &image_of(Kernel::V6_12)?, &initrd, sockets, logs))
+        if !paths.iter().all(|path| path.exists()) {
+            let words = fs::read_to_string(logs.join("machine.log")).unwrap_or_default();
+            let why = format!("its machine did not start: {}", words.trim());
+            bail!(BootFailed { why, logs });
+        }
+        Ok(Started { machine, host: wish.host, acceleration, logs, sockets, since })
+    }
+
+    fn command(
+        &self,
+        wish: &Wish,
+        plan: &Plan<'_>,
+        acceleration: Acceleration,
+        sockets: &Path,
+        logs: &Path,
+    ) -> Result<Command> {
+        let (software, programs) = (&self.software, &self.programs);
+        let kernel = software.kernel(wish.kernel).map_err(anyhow::Error::msg)?;
+        let lsvmbus = if wish.lsvmbus { Some(software.lsvmbus()?) } else { None };
+        let inner = image::inner(software, kernel, wish.host, programs, lsvmbus)?;
+        let mut at = Places { kernel: kernel.image()?, initrd: logs.join("initrd"), sockets, logs };
+        fs::write(logs.join("console.log"), "").context("create a log")?;
+        if acceleration == Acceleration::Kvm {
+            fs::write(&at.initrd, inner).context("write the initial file system")?;
+            return machine::direct(plan, software, programs, &at);
+        }
+        let runner = Runner { host: wish.host, programs, arguments: machine::nested_inner(plan) };
+        let outer = image::outer(software, &inner, &at.kernel, &runner)?;
+        fs::write(&at.initrd, outer).context("write the initial file system")?;
+        at.kernel = software.kernel(Kernel::V6_12).map_err(anyhow::Error::msg)?.image()?;
+        Ok(machine::nested_outer(plan, software, &at))
+    }
+}
+
+/// A guest whose machine runs; nobody has talked to it yet.
+#[derive(Debug)]
+pub(crate) struct Started {
+    /// Its machine, or L1's, on this machine.
+    pub(crate) machine: Guarded,
+    /// Who plays the host.
+    host: Host,
+    /// How it runs.
+    acceleration: Acceleration,
+    /// Folder of the logs.
+    pub(crate) logs: PathBuf,
+    /// Folder of the sockets.
+    pub(crate) sockets: tempfile::TempDir,
+    /// When the boot began.
+    since: Instant,
+}
+
+impl Started {
+    /// Connects to the agent's port and to the host's.
+    fn agent(self) -> Result<Parts> {
+        let Self { machine, host, acceleration, logs, sockets, .. } = self;
+        let connect = |port: &str| Line::connect(&sockets.path().join(port), Duration::from_secs(2));
+        let (agent, line) = (Agent::new(connect("agent")?, 1), connect(host.socket())?);
+        let line = match host {
+            Host::Qemu => HostLine::Qmp(Qmp::new(line)),
+            Host::Vmm => HostLine::Control(Control::new(line)),
+        };
+        Ok(Parts { machine, host: line, agent, acceleration, bus_modules: host.bus_modules(), logs, sockets })
     }
 }

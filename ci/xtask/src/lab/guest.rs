@@ -1,4 +1,4 @@
-//! A booted guest as scenarios see it: programs run in it, its files, its kernel's log, and its QEMU's monitor.
+//! A booted guest as scenarios see it: programs run in it, its files, its kernel's log, and the line to its host.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::agent::Agent;
-use super::image::L2_MODULES;
+use super::control::{Control, Violations};
+use super::host::HostLine;
 use super::line::Gone;
 use super::machine::Acceleration;
 use super::post_mortem::{Sign, post_mortem};
@@ -20,15 +21,18 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A booted guest; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    /// The QEMU on this machine: L1's, or the guest's own.
-    pub(crate) qemu: Guarded,
-    /// Monitor of the QEMU that the guest under test runs in.
-    pub(crate) qmp: Qmp,
+    /// The process on this machine that is L1's machine, or the guest's own.
+    pub(crate) machine: Guarded,
+    /// The line to the VMBus host that the guest under test has.
+    pub(crate) host: HostLine,
     /// How it runs.
     pub(crate) acceleration: Acceleration,
     /// Who the agent said it is.
     pub(crate) hello: Hello,
+    /// What the guest had done wrong when its host was last asked, where that says so.
+    pub(crate) violations: Violations,
     agent: Agent,
+    bus_modules: &'static [&'static str],
     jobs: Vec<u64>,
     /// Folder of this boot's logs.
     pub(crate) logs: PathBuf,
@@ -37,24 +41,42 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Waits for the agent's greeting on a fresh line, then sets up the monitor.
+    /// Waits for the agent's greeting on a fresh line, then greets the host.
     ///
     /// # Errors
     /// There is no greeting within `timeout`, or the guest ended before.
     pub(crate) fn greet(parts: Parts, timeout: Duration) -> Result<Self> {
-        let Parts { mut qemu, qmp, mut agent, acceleration, logs, sockets } = parts;
+        let Parts { mut machine, host, mut agent, acceleration, bus_modules, logs, sockets } = parts;
         let hello = match agent.greet(timeout) {
             Ok(hello) => hello,
             Err(error) => {
                 if error.is::<Gone>() {
-                    qemu.wait(LAST_WORDS)?;
+                    machine.wait(LAST_WORDS)?;
                 }
                 return Err(error);
             }
         };
-        let mut guest = Self { qemu, qmp, acceleration, hello, agent, jobs: Vec::new(), logs, sockets };
-        guest.qmp.negotiate().context("set up QMP")?;
+        let (jobs, violations) = (Vec::new(), Violations::default());
+        let mut guest =
+            Self { machine, host, acceleration, hello, violations, agent, bus_modules, jobs, logs, sockets };
+        guest.host.greet()?;
         Ok(guest)
+    }
+
+    /// QEMU's monitor.
+    ///
+    /// # Errors
+    /// The host is another.
+    pub(crate) fn qmp(&mut self) -> Result<&mut Qmp> {
+        self.host.qmp()
+    }
+
+    /// The VMM's control socket.
+    ///
+    /// # Errors
+    /// The host is another.
+    pub(crate) fn control(&mut self) -> Result<&mut Control> {
+        self.host.control()
     }
 
     /// Runs a program to its end; the guest kills it after `timeout`, which [`Finished::timed_out`] tells.
@@ -78,17 +100,14 @@ impl Guest {
         Ok(finished.stdout.trim_end().to_owned())
     }
 
-    /// Loads the modules that make the bus, in their order, where they are not there yet. (By default `hv_balloon` is
-    /// silent for 45 s.) They can't be unloaded: `hv_balloon` does not know how, and with `hv_vmbus` the kernel falls.
+    /// Loads the modules that make the bus, in their order, where they are not there yet. Those of the bus itself can't
+    /// be unloaded: `hv_balloon` does not know how, and with `hv_vmbus` the kernel falls when QEMU is the host.
     ///
     /// # Errors
     /// One can't be loaded, or the guest is gone.
     pub(crate) fn load_modules(&mut self) -> Result<()> {
-        let load = |module: &str| {
-            let options = if module == "hv_balloon" { "pressure_report_delay=0" } else { "" };
-            format!("grep -q '^{module} ' /proc/modules || insmod /lib/{module}.ko {options}")
-        };
-        self.shell(&L2_MODULES.map(load).join(" && ")).map(|_| ())
+        let load: Vec<String> = self.bus_modules.iter().map(|module| format!("load {module}")).collect();
+        self.shell(&load.join(" && ")).map(drop)
     }
 
     /// Starts a program in the background.
@@ -118,9 +137,9 @@ impl Guest {
         Ok(())
     }
 
-    /// Lets go of the monitor, so that others can talk to it; the guest goes on as long as the parts live.
+    /// Lets go of the line to the host, so that others can talk to it; the guest goes on as long as the parts live.
     pub(crate) fn into_kept(self) -> (Guarded, Agent, tempfile::TempDir, PathBuf) {
-        (self.qemu, self.agent, self.sockets, self.logs)
+        (self.machine, self.agent, self.sockets, self.logs)
     }
 
     /// Reads a file from `offset` on, at most one reply's worth.
@@ -178,7 +197,7 @@ impl Guest {
     /// # Errors
     /// This process was interrupted.
     pub(crate) fn post_mortem(&mut self) -> Result<Option<Sign>> {
-        self.qemu.wait(LAST_WORDS)?;
+        self.machine.wait(LAST_WORDS)?;
         Ok(post_mortem(&self.logs, self.acceleration))
     }
 
@@ -187,13 +206,13 @@ impl Guest {
         self.agent.resent()
     }
 
-    /// Powers the guest off and waits until its QEMU has ended; false if it had to be killed.
+    /// Powers the guest off and waits until its machine has ended; false if it had to be killed.
     ///
     /// # Errors
     /// This process was interrupted.
     pub(crate) fn power_off(&mut self) -> Result<bool> {
-        let ended = self.agent.power_off().is_ok() && self.qemu.wait(Duration::from_secs(30))?.is_some();
-        self.qemu.kill();
+        let ended = self.agent.power_off().is_ok() && self.machine.wait(Duration::from_secs(30))?.is_some();
+        self.machine.kill();
         Ok(ended)
     }
 }
@@ -201,14 +220,16 @@ impl Guest {
 /// What a guest is made of before its agent has greeted.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    /// The QEMU on this machine.
-    pub(crate) qemu: Guarded,
-    /// Monitor of the guest's QEMU, not set up yet.
-    pub(crate) qmp: Qmp,
+    /// The process on this machine.
+    pub(crate) machine: Guarded,
+    /// The line to the host, which has not been greeted yet.
+    pub(crate) host: HostLine,
     /// The agent, which has not greeted yet.
     pub(crate) agent: Agent,
     /// How it runs.
     pub(crate) acceleration: Acceleration,
+    /// Modules that make the bus, each with its options.
+    pub(crate) bus_modules: &'static [&'static str],
     /// Folder of the logs.
     pub(crate) logs: PathBuf,
     /// Folder of the sockets.

@@ -1,52 +1,77 @@
-//! The initial memory file systems: L2's with the programs under test, and around it L1's with a QEMU to run L2.
+//! The initial memory file systems: L2's with the programs under test, and around it L1's with what runs L2.
 //! Both are stored, not compressed: unpacking 80 MB costs an emulated processor longer than copying it.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Kernel;
 use super::cpio::Archive;
-use super::fetch::Software;
+use super::fetch::{BUSYBOX, KernelFiles, Lsvmbus, Software};
+use super::host::Host;
+use super::modules::Modules;
 use super::programs::Programs;
-use crate::process;
 
-const FOLDERS: [&str; 11] = ["bin", "dev", "lib", "proc", "qemu", "qemu/lib", "run", "sys", "tmp", "var", "var/lib"];
+const FOLDERS: [&str; 10] = ["bin", "dev", "lib", "proc", "root", "run", "sys", "tmp", "var", "var/lib"];
 
 /// What both guests do first.
 const PREPARE: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/tmp
+export PATH=/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
-while read module options; do
-    insmod /lib/$module.ko $options || echo \"lab: cannot load $module\"
-done < /lib/modules
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
 ";
 
-/// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks.
+/// Loads a module, and before it what it needs; what is there already, or built in, is left alone.
+const LOAD: &str = "#!/bin/sh
+there() { grep -q \"^$1 \" /proc/modules || [ ! -e /lib/$1.ko ]; }
+module=$1; shift
+grep -q \"^$module:\" /lib/depends || { echo \"load: there is no module $module in here\" >&2; exit 1; }
+for needed in $(sed -n \"s/^$module://p\" /lib/depends); do
+    there $needed || insmod /lib/$needed.ko || exit 1
+done
+there $module || insmod /lib/$module.ko \"$@\"
+";
+
+/// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks. The agent's port is
+/// a virtio port under QEMU and a virtio console under the VMM. With LAB_SHELL on the kernel's command line a person
+/// gets a shell there instead.
 const L2: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs
 dmesg -n 5
-until [ -e /dev/vport0p1 ]; do usleep 50000; done
-vmbus-lab-guest agent /dev/vport0p1
-echo \"lab: the agent ended with $?\"
+port=
+while [ ! \"$port\" ]; do
+    for name in vport0p1 hvc0; do [ ! -e /dev/$name ] || port=/dev/$name; done
+    [ \"$port\" ] || usleep 20000
+done
+if [ \"$LAB_SHELL\" ]; then
+    while read module; do load $module; done < /lib/bus
+    cd /root
+    setsid -c welcome < $port > $port 2>&1
+else
+    vmbus-lab-guest agent $port
+    echo \"lab: the agent ended with $?\"
+fi
 poweroff -f
 ";
 
-/// Modules of L2 in the order of their dependencies. They are loaded when the guest is up: see `Guest::load_modules`.
-pub(crate) const L2_MODULES: [&str; 4] = ["hv_vmbus", "uio", "uio_hv_generic", "hv_balloon"];
+/// What greets a person.
+const WELCOME: &str = "#!/bin/sh
+stty sane rows ${LAB_SHELL%x*} cols ${LAB_SHELL#*x}
+echo \"Linux $(uname -r). Here are vmbusctl, vmbus-lab-guest, busybox, and \\`load MODULE\\` for: $(cut -d: -f1 /lib/depends | tr '\\n' ' ')\"
+vmbusctl list
+exec sh -i
+";
 
-/// What 6.12 has built in for the agent's port.
-const OLD_L2_MODULES: [&str; 6] =
-    ["virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_console"];
+/// Modules that scenarios may load beside those of the bus.
+const OTHER_MODULES: [&str; 3] = ["hv_balloon", "hv_sock", "hv_utils"];
 
 /// Modules of L1: the emulated processor is an AMD.
-const L1_MODULES: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+const L1_MODULES: [&str; 4] = ["irqbypass", "kvm", "kvm_amd", "virtio_console"];
 
 const FIRMWARE: [&str; 6] = [
     "usr/share/seabios/bios-256k.bin",
@@ -57,80 +82,138 @@ const FIRMWARE: [&str; 6] = [
     "usr/share/qemu/pvh.bin",
 ];
 
-/// The guest under test: its kernel's modules, the agent, `vmbusctl`.
+/// The guest under test: its kernel's modules, the agent, `vmbusctl`, and if wanted the kernel's `lsvmbus`.
 ///
 /// # Errors
 /// A file is missing or cannot be read.
-pub(crate) fn inner(software: &Software, kernel: Kernel, programs: &Programs) -> Result<Vec<u8>> {
-    let modules: &[&str] = if kernel == Kernel::V6_1 { &OLD_L2_MODULES } else { &[] };
-    let mut archive = start(software, kernel, modules, L2)?;
-    for module in L2_MODULES {
-        archive.file(&format!("lib/{module}.ko"), false, &find_module(software, kernel, module)?)?;
-    }
+pub(crate) fn inner(
+    software: &Software,
+    kernel: &KernelFiles,
+    host: Host,
+    programs: &Programs,
+    lsvmbus: Option<&Lsvmbus>,
+) -> Result<Vec<u8>> {
+    let bus = host.bus_modules();
+    let wanted: Vec<&str> = bus.iter().filter_map(|line| line.split(' ').next()).chain(OTHER_MODULES).collect();
+    let mut archive = start(software, kernel, host.port_modules(), &wanted, L2)?;
+    archive.file("lib/bus", false, format!("{}\n", bus.join("\n")).as_bytes())?;
+    archive.file("bin/welcome", true, WELCOME.as_bytes())?;
     archive.file("bin/vmbus-lab-guest", true, &read(&programs.lab_guest)?)?;
     archive.file("bin/vmbusctl", true, &read(&programs.vmbusctl)?)?;
+    if let Some(lsvmbus) = lsvmbus {
+        add_lsvmbus(&mut archive, lsvmbus)?;
+    }
     Ok(archive.finish()?)
 }
 
-/// The guest around it: a QEMU, and the kernel and file system to boot with it by `command`.
+/// What L1 runs L2 in, and by which command.
+#[derive(Debug)]
+pub(crate) struct Runner<'a> {
+    /// The host, which is part of it.
+    pub(crate) host: Host,
+    /// The VMM, where it is that.
+    pub(crate) programs: &'a Programs,
+    /// Arguments, as a shell takes them.
+    pub(crate) arguments: String,
+}
+
+/// The guest around it: a QEMU or a VMM, and the kernel and file system to boot with it.
 ///
 /// # Errors
 /// A file is missing or cannot be read.
-pub(crate) fn outer(software: &Software, inner: &[u8], kernel: &Path, command: &str) -> Result<Vec<u8>> {
+pub(crate) fn outer(software: &Software, inner: &[u8], kernel: &Path, runner: &Runner<'_>) -> Result<Vec<u8>> {
+    let (ports, command) = match runner.host {
+        Host::Qemu => ("/dev/ttyS1 /dev/ttyS2", "/qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu"),
+        Host::Vmm => ("/dev/ttyS2", "/bin/vmbus-vmm"),
+    };
     let run = format!(
-        "for port in 1 2; do stty raw -echo < /dev/ttyS$port; done\n\
-         /qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu {command}\n\
-         echo \"lab: the inner QEMU ended with $?\"\n\
-         poweroff -f\n"
+        "for port in {ports}; do stty raw -echo < $port; done\n\
+         {command} {}\n\
+         echo \"lab: the machine ended with $?\"\n\
+         poweroff -f\n",
+        runner.arguments
     );
-    let mut archive = start(software, Kernel::V6_12, &L1_MODULES, &run)?;
-    archive.file("qemu/qemu", true, &read(&software.file("usr/bin/qemu-system-x86_64"))?)?;
-    for (name, path) in software.qemu_libraries()? {
-        archive.file(&format!("qemu/lib/{name}"), true, &read(&path)?)?;
-    }
-    for path in FIRMWARE {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        archive.file(&format!("qemu/{name}"), false, &read(&software.file(path))?)?;
+    let l1 = software.kernel(super::kernel::Kernel::V6_12).map_err(anyhow::Error::msg)?;
+    let mut archive = start(software, l1, &L1_MODULES, &[], &run)?;
+    match runner.host {
+        Host::Vmm => archive.file("bin/vmbus-vmm", true, &read(runner.programs.vmm()?)?)?,
+        Host::Qemu => {
+            archive.folder("qemu")?;
+            archive.folder("qemu/lib")?;
+            archive.file("qemu/qemu", true, &read(&software.file("usr/bin/qemu-system-x86_64"))?)?;
+            for (name, path) in software.qemu_libraries()? {
+                archive.file(&format!("qemu/lib/{name}"), true, &read(&path)?)?;
+            }
+            for path in FIRMWARE {
+                let name = path.rsplit('/').next().unwrap_or(path);
+                archive.file(&format!("qemu/{name}"), false, &read(&software.file(path))?)?;
+            }
+        }
     }
     archive.file("vmlinuz", false, &read(kernel)?)?;
     archive.file("initrd", false, inner)?;
     Ok(archive.finish()?)
 }
 
-fn start(software: &Software, kernel: Kernel, modules: &[&str], run: &str) -> Result<Archive<Vec<u8>>> {
+/// An image that prepares itself, loads the modules `first`, has `later` to load, and goes on with `run`.
+fn start(
+    software: &Software,
+    kernel: &KernelFiles,
+    first: &[&str],
+    later: &[&str],
+    run: &str,
+) -> Result<Archive<Vec<u8>>> {
     let mut archive = Archive::new(Vec::new());
     for folder in FOLDERS {
         archive.folder(folder)?;
     }
-    archive.file("bin/busybox", true, &read(&software.file("bin/busybox"))?)?;
-    archive.file("init", true, format!("{PREPARE}{run}").as_bytes())?;
-    archive.file("lib/modules", false, format!("{}\n", modules.join("\n")).as_bytes())?;
-    for module in modules.iter().filter_map(|module| module.split(' ').next()) {
-        archive.file(&format!("lib/{module}.ko"), false, &find_module(software, kernel, module)?)?;
+    archive.file("bin/busybox", true, &read(&software.file(BUSYBOX))?)?;
+    archive.file("bin/load", true, LOAD.as_bytes())?;
+    let modules = Modules::of(kernel, software.file(BUSYBOX))?.closure(&[first, later].concat())?;
+    let depends = modules.before.iter().map(|(name, before)| format!("{name}:{}\n", before.join(" ")));
+    archive.file("lib/depends", false, depends.collect::<String>().as_bytes())?;
+    for (name, code) in &modules.code {
+        archive.file(&format!("lib/{name}.ko"), false, code)?;
     }
+    let load =
+        format!("for module in {}; do load $module || echo \"lab: cannot load $module\"; done\n", first.join(" "));
+    archive.file("init", true, format!("{PREPARE}{load}{run}").as_bytes())?;
     Ok(archive)
 }
 
-/// A module's code by name, unpacked by the fetched busybox if the kernel's package has it compressed.
-fn find_module(software: &Software, kernel: Kernel, name: &str) -> Result<Vec<u8>> {
-    let release = software.release(kernel)?;
-    let mut folders = vec![software.file(&format!("lib/modules/{release}/kernel"))];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-            let path = entry?.path();
-            let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
-            if file == format!("{name}.ko") {
-                return read(&path);
-            }
-            if file == format!("{name}.ko.xz") {
-                return process::output(Command::new(software.file("bin/busybox")).args(["xz", "-dc"]).arg(&path));
-            }
-            if path.is_dir() {
-                folders.push(path);
-            }
+/// Python with its own loader, libraries and modules, and the script as a command.
+fn add_lsvmbus(archive: &mut Archive<Vec<u8>>, lsvmbus: &Lsvmbus) -> Result<()> {
+    for folder in ["python", "python/bin", "python/lib", "python/so"] {
+        archive.folder(folder)?;
+    }
+    archive.file("python/bin/python3", true, &read(&lsvmbus.python())?)?;
+    for (name, path) in lsvmbus.shared_libraries()? {
+        archive.file(&format!("python/so/{name}"), true, &read(&path)?)?;
+    }
+    let library = lsvmbus.library();
+    let name = library.file_name().and_then(|name| name.to_str()).context("Python's library has no name")?;
+    add_folder(archive, &library, &format!("python/lib/{name}"))?;
+    archive.file("python/lsvmbus", false, &read(&lsvmbus.script())?)?;
+    let run = "#!/bin/sh\n\
+               export PYTHONHOME=/python PYTHONDONTWRITEBYTECODE=1\n\
+               exec /python/so/ld-linux-x86-64.so.2 --library-path /python/so /python/bin/python3 -S /python/lsvmbus \"$@\"\n";
+    archive.file("bin/lsvmbus", true, run.as_bytes())?;
+    Ok(())
+}
+
+fn add_folder(archive: &mut Archive<Vec<u8>>, from: &Path, to: &str) -> Result<()> {
+    archive.folder(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("read {}", from.display()))? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let (path, to) = (entry.path(), format!("{to}/{name}"));
+        match entry.file_type()? {
+            kind if kind.is_dir() => add_folder(archive, &path, &to)?,
+            kind if kind.is_file() => archive.file(&to, false, &read(&path)?)?,
+            _ => {}
         }
     }
-    anyhow::bail!("kernel {release} has no module {name}")
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::agent::Agent;
 use super::guest::Guest;
+use super::host::{Host, HostLine};
 use super::line::{Gone, Line};
 use super::progress::Progress;
 use super::wire::{self, Call, Finished, Reply, Request};
@@ -53,20 +54,24 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 /// Leaves the guest running, and passes requests on to it, until a signal comes or it ends by itself.
 ///
 /// # Errors
-/// The guest's QEMU cannot be watched, or the socket cannot be made.
+/// The guest's machine cannot be watched, or the socket cannot be made.
 pub(crate) fn hold(guest: Guest, progress: &Progress) -> Result<()> {
-    let (mut qemu, mut agent, sockets, logs) = guest.into_kept();
+    let host = match guest.host {
+        HostLine::Qmp(_) => ("QEMU's monitor:  ", Host::Qemu.socket()),
+        HostLine::Control(_) => ("the host:        ", Host::Vmm.socket()),
+    };
+    let (mut machine, mut agent, sockets, logs) = guest.into_kept();
     let listener = UnixListener::bind(sockets.path().join(SOCKET)).context("make a socket for requests")?;
     listener.set_nonblocking(true)?;
     let folder = sockets.path().display();
     progress.say("the guest stays; Ctrl-C ends it");
     progress.say(format!("  a command in it:  cargo xtask lab-guest {folder} vmbusctl list"));
-    progress.say(format!("  QEMU's monitor:   socat - UNIX-CONNECT:{folder}/qmp"));
+    progress.say(format!("  {} socat - UNIX-CONNECT:{folder}/{}", host.0, host.1));
     progress.say(format!("  logs:             {}", logs.display()));
     loop {
         let step = check_interrupt().and_then(|()| match listener.accept() {
             Ok((client, _)) => serve(client, &mut agent).map(|()| None),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => qemu.wait(Duration::from_millis(200)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => machine.wait(Duration::from_millis(200)),
             Err(error) => Err(error).context("accept a request"),
         });
         match step {

@@ -1,16 +1,24 @@
-//! The guest lab: an unmodified distribution kernel on a VMBus host that nobody here wrote.
+//! The guest lab: an unmodified distribution kernel on a VMBus host: a foreign one, QEMU's, and our own in a VMM.
 //! fetch -> programs -> image -> machine -> boot -> guest -> scenario -> runner -> report, a file or folder each.
 
 mod agent;
 mod boot;
+mod choose;
+mod control;
+#[path = "../../../../tests/vmm/src/control/wire.rs"]
+#[expect(unreachable_pub, reason = "the other end is a library")]
+mod control_wire;
 mod cpio;
 mod fetch;
 mod guest;
+mod host;
 mod image;
 pub(crate) mod keep;
+mod kernel;
 mod kernel_log;
 mod line;
 mod machine;
+mod modules;
 mod post_mortem;
 mod programs;
 mod progress;
@@ -18,10 +26,12 @@ mod qmp;
 mod report;
 mod runner;
 mod scenario;
+mod shell;
+mod verdict;
 #[path = "../../../guest/src/wire.rs"]
 mod wire;
 
-use std::fmt;
+use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -29,16 +39,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use self::boot::Nursery;
-use self::fetch::Software;
+use self::choose::{Choice, Chosen};
+use self::fetch::{Software, Wanted};
+use self::host::Host;
+use self::kernel::KernelChoice;
 use self::machine::Acceleration;
 use self::programs::Programs;
 use self::progress::Progress;
 use self::report::Report;
-use self::scenario::{ALL, Scenario};
-use crate::process::{Usage, catch_signals};
+use self::runner::Outcome;
+use crate::process::catch_signals;
 
 /// Command line of `lab`.
 #[derive(Debug, clap::Args)]
@@ -46,15 +58,24 @@ pub(crate) struct Options {
     /// List the scenarios and end.
     #[arg(long)]
     list: bool,
+    /// Play everything on every kernel, not only what is played every time.
+    #[arg(long)]
+    all: bool,
     /// Play only this scenario; can be given more than once.
     #[arg(long, value_name = "NAME")]
     scenario: Vec<String>,
+    /// Play only what is about this VMBus host.
+    #[arg(long)]
+    host: Vec<Host>,
+    /// Play what can be played on this kernel, on this kernel; can be given more than once.
+    #[arg(long)]
+    kernel: Vec<KernelChoice>,
     /// Leave the last guest running until Ctrl-C.
     #[arg(long)]
     keep: bool,
-    /// Play what can be played on this kernel, on this kernel.
-    #[arg(long)]
-    kernel: Option<Kernel>,
+    /// Play nothing; boot a guest (of the VMM's host unless told otherwise) and get a shell in it.
+    #[arg(long, conflicts_with_all = ["list", "all", "scenario", "keep", "json", "repeat"])]
+    shell: bool,
     /// Print the results as JSON on standard output.
     #[arg(long)]
     json: bool,
@@ -72,51 +93,21 @@ pub(crate) struct Options {
     repeat: u32,
 }
 
-/// A series of Debian kernels for the guest under test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
-pub(crate) enum Kernel {
-    /// Hands any channel to user space.
-    #[value(name = "6.12")]
-    #[serde(rename = "6.12")]
-    V6_12,
-    /// Refuses channels without a monitor id.
-    #[value(name = "6.1")]
-    #[serde(rename = "6.1")]
-    V6_1,
-}
-
-impl Kernel {
-    const ALL: [Self; 2] = [Self::V6_12, Self::V6_1];
-
-    fn series(self) -> &'static str {
-        match self {
-            Self::V6_12 => "6.12",
-            Self::V6_1 => "6.1",
-        }
-    }
-}
-
-impl fmt::Display for Kernel {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.series())
-    }
-}
-
 /// Plays the chosen scenarios; exits 1 if one failed.
 ///
 /// # Errors
-/// [`Usage`] for a name that is no scenario's; else what kept the lab from playing.
+/// [`Usage`](crate::process::Usage) for a name that is no scenario's; else what kept the lab from playing.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let start = Instant::now();
-    let chosen = choose(&options.scenario, options.kernel)?;
+    let choice = Choice { names: &options.scenario, hosts: &options.host, kernels: &options.kernel, all: options.all };
     if options.list {
-        let width = ALL.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
-        let lines = chosen.iter().map(|(scenario, kernel)| {
-            format!("{:width$}  {:4}  {}\n", scenario.name, kernel.series(), scenario.summary)
-        });
-        std::io::stdout().lock().write_all(lines.collect::<String>().as_bytes())?;
+        std::io::stdout().lock().write_all(choice.list()?.as_bytes())?;
         return Ok(ExitCode::SUCCESS);
     }
+    let wanted = choice.wanted(options.update)?;
+    let host = options.host.first().copied().unwrap_or(Host::Vmm);
+    let vmm =
+        if options.shell { host == Host::Vmm } else { choice.scenarios()?.iter().any(|one| one.host == Host::Vmm) };
     catch_signals()?;
     let repository =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().context("find the repository")?;
@@ -124,10 +115,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let progress = Progress::new();
     let _lock = lock(&folder, &progress)?;
-    let nursery = prepare(options, &repository, &folder, &progress)?;
-    let mut report = Report { outcomes: Vec::new(), facts: facts(&nursery), seconds: 0.0 };
+    let nursery = prepare(options, &wanted, vmm, (&repository, &folder), &progress)?;
+    if options.shell {
+        return shell::run(&nursery, host, choice.one_kernel(&nursery.software));
+    }
+    let chosen = choice.pairs(|several| nursery.software.newest(several))?;
+    let mut report = Report::default();
     let played = play(options, &nursery, &chosen, &mut report);
-    report.facts.extend(nursery.repeated().into_iter().map(|why| ("booted twice".to_owned(), why)));
+    report.facts = facts(&nursery, &chosen);
     report.seconds = start.elapsed().as_secs_f64();
     fs::write(folder.join("junit.xml"), report.junit()).context("write junit.xml")?;
     let mut stdout = std::io::stdout().lock();
@@ -143,44 +138,52 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Gets the software and builds the programs side by side, and finds out how guests can run.
-fn prepare(options: &Options, repository: &Path, folder: &Path, progress: &Progress) -> Result<Nursery> {
+/// Gets the software and builds the programs side by side.
+fn prepare(
+    options: &Options,
+    wanted: &Wanted,
+    vmm: bool,
+    (repository, folder): (&Path, &Path),
+    progress: &Progress,
+) -> Result<Nursery> {
     let (software, programs) = std::thread::scope(|scope| {
-        let building = scope.spawn(|| Programs::build(repository, folder));
-        let software = Software::obtain(folder, options.update, progress);
+        let building = scope.spawn(|| Programs::build(repository, folder, vmm));
+        let software = Software::obtain(folder, wanted, progress);
         if !building.is_finished() {
             progress.say("building the guest's programs");
         }
         let Ok(programs) = building.join() else { bail!("building the guest's programs ended oddly") };
         Ok((software?, programs?))
     })?;
-    let (acceleration, why) = match options.acceleration {
-        Some(acceleration) => (acceleration, "as asked for".to_owned()),
-        None => machine::probe(&software)?,
-    };
-    let how = match acceleration {
-        Acceleration::Kvm => "guests run on KVM",
-        Acceleration::Nested => "guests run nested under emulation",
-    };
-    progress.say(format!("{how}: {why}"));
     let logs = folder.join("logs");
     if logs.exists() {
         fs::remove_dir_all(&logs).context("remove the logs of the last run")?;
     }
-    let how = (acceleration, options.acceleration.is_some());
-    Ok(Nursery::new((software, programs), how, logs, options.boot_timeout, progress))
+    Ok(Nursery {
+        software,
+        programs,
+        logs,
+        timeout: Duration::from_secs(options.boot_timeout),
+        progress: progress.clone(),
+        ways: RefCell::default(),
+        fixed: options.acceleration,
+        repeated: RefCell::default(),
+        booting: Cell::default(),
+    })
 }
 
 /// Plays all rounds; gives back the last guest if it is to be kept.
-fn play(
-    options: &Options,
-    nursery: &Nursery,
-    chosen: &[(&'static Scenario, Kernel)],
-    report: &mut Report,
-) -> Result<Option<guest::Guest>> {
+fn play(options: &Options, nursery: &Nursery, chosen: &[Chosen], report: &mut Report) -> Result<Option<guest::Guest>> {
+    let mut there = Vec::new();
+    for (scenario, kernel) in chosen {
+        match nursery.software.kernel(*kernel) {
+            Ok(_) => there.push((*scenario, *kernel)),
+            Err(why) => report.outcomes.push(Outcome::skipped(scenario, *kernel, why)),
+        }
+    }
     let mut last = None;
     for time in 1..=options.repeat {
-        for mut round in runner::rounds(chosen) {
+        for mut round in runner::rounds(&there) {
             if options.repeat > 1 {
                 round.name = format!("{time}-{}", round.name);
             }
@@ -213,36 +216,29 @@ fn power_off(nursery: &Nursery, guest: &mut guest::Guest) -> Result<()> {
     Ok(())
 }
 
-/// Scenarios by name (all if none is named), each with the kernel it is to be played on.
-fn choose(names: &[String], kernel: Option<Kernel>) -> Result<Vec<(&'static Scenario, Kernel)>> {
-    for name in names {
-        if !ALL.iter().any(|scenario| scenario.name == name) {
-            let known: Vec<&str> = ALL.iter().map(|scenario| scenario.name).collect();
-            bail!(Usage(format!("there is no scenario {name:?}; there are: {}", known.join(", "))));
-        }
+/// What is worth knowing about a run: how guests ran, on which kernels, with which packages.
+fn facts(nursery: &Nursery, chosen: &[Chosen]) -> Vec<(String, String)> {
+    let ways = nursery.ways.borrow();
+    let guests = ways.iter().map(|(host, way)| (format!("guests of {host}"), way.to_string()));
+    let mut facts: Vec<(String, String)> = guests.collect();
+    facts.extend(nursery.fixed.map(|way| ("guests".to_owned(), way.to_string())));
+    let kernels: std::collections::BTreeSet<_> = chosen.iter().map(|(_, kernel)| *kernel).collect();
+    for kernel in kernels {
+        let found = nursery.software.kernel(kernel);
+        let text =
+            found.map_or_else(|why| format!("none: {why}"), |files| format!("{} {}", files.package, files.version));
+        facts.push((format!("kernel {kernel}"), text));
     }
-    let wanted = |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
-    let mut chosen = Vec::new();
-    for scenario in ALL.iter().filter(wanted) {
-        match (kernel, scenario.kernels) {
-            (None, [first, ..]) => chosen.push((scenario, *first)),
-            (Some(kernel), kernels) if kernels.contains(&kernel) => chosen.push((scenario, kernel)),
-            (Some(kernel), _) if !names.is_empty() => {
-                bail!(Usage(format!("scenario {:?} cannot be played on kernel {kernel}", scenario.name)));
-            }
-            _ => {}
-        }
+    facts.extend(nursery.software.versions.iter().map(|(package, version)| (package.clone(), version.clone())));
+    if let Ok(lsvmbus) = nursery.software.lsvmbus() {
+        facts.push(("lsvmbus".to_owned(), format!("kernel source {}", lsvmbus.version)));
     }
-    Ok(chosen)
-}
-
-fn facts(nursery: &Nursery) -> Vec<(String, String)> {
-    let guests = match nursery.acceleration() {
-        Acceleration::Kvm => "on KVM",
-        Acceleration::Nested => "nested under emulation",
-    };
-    let versions = nursery.software.versions.iter().map(|(package, version)| (package.clone(), version.clone()));
-    std::iter::once(("guests".to_owned(), guests.to_owned())).chain(versions).collect()
+    let (seconds, boots) = nursery.booting.get();
+    if boots > 0 {
+        facts.push(("boots".to_owned(), format!("{boots}, {:.1} s each", seconds / f64::from(boots))));
+    }
+    facts.extend(nursery.repeated.borrow().iter().map(|why| ("booted twice".to_owned(), why.clone())));
+    facts
 }
 
 /// One lab at a time in a repository: they share its folder.
@@ -257,24 +253,4 @@ fn lock(folder: &Path, progress: &Progress) -> Result<File> {
         }
     }
     Ok(file)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Kernel, Usage, choose};
-
-    #[test]
-    fn a_name_that_is_no_scenario_is_a_usage_error_that_names_them() {
-        let error = choose(&["lisst".to_owned()], None).unwrap_err();
-        assert!(error.is::<Usage>());
-        assert!(error.to_string().contains("late-bind"), "{error}");
-    }
-
-    #[test]
-    fn a_kernel_limits_what_is_played() {
-        let names = |kernel| choose(&[], kernel).unwrap().iter().map(|(scenario, _)| scenario.name).collect::<Vec<_>>();
-        assert_eq!(names(None).len(), 13);
-        assert_eq!(names(Some(Kernel::V6_1)), ["list", "old-kernel"]);
-        assert!(choose(&["kill9".to_owned()], Some(Kernel::V6_1)).unwrap_err().is::<Usage>());
-    }
 }

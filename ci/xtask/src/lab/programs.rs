@@ -1,10 +1,10 @@
-//! The programs that run inside the guest, linked statically: there are no libraries in there.
+//! The programs that run inside the guests, linked statically: there are no libraries in there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::process::{Guarded, ending};
 
@@ -17,18 +17,22 @@ pub(crate) struct Programs {
     pub(crate) lab_guest: PathBuf,
     /// The command under test.
     pub(crate) vmbusctl: PathBuf,
+    vmm: Option<PathBuf>,
 }
 
 impl Programs {
-    /// Builds both below `folder`; cargo's own messages go to standard error.
+    /// Builds all below `folder`, the VMM if it is wanted; cargo's own messages go to standard error.
     ///
     /// # Errors
     /// The build fails.
-    pub(crate) fn build(repository: &Path, folder: &Path) -> Result<Self> {
+    pub(crate) fn build(repository: &Path, folder: &Path, vmm: bool) -> Result<Self> {
         let target = folder.join("cargo");
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--profile", "lab", "--locked", "--target", TARGET]);
         command.args(["--package", "vmbus-lab-guest", "--package", "vmbusctl"]);
+        if vmm {
+            command.args(["--package", "vmbus-vmm"]);
+        }
         command.current_dir(repository).env("CARGO_TARGET_DIR", &target);
         command.env("RUSTFLAGS", "-C target-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
         let mut cargo = Guarded::spawn_with(&command, Stdio::inherit(), Stdio::inherit())?;
@@ -36,7 +40,16 @@ impl Programs {
         if !status.is_some_and(|status| status.success()) {
             bail!("building the guest's programs: cargo {}", ending(status));
         }
-        let built = target.join(TARGET).join("lab");
-        Ok(Self { lab_guest: built.join("vmbus-lab-guest"), vmbusctl: built.join("vmbusctl") })
+        let built = |name: &str| target.join(TARGET).join("lab").join(name);
+        let vmm = vmm.then(|| built("vmbus-vmm"));
+        Ok(Self { lab_guest: built("vmbus-lab-guest"), vmbusctl: built("vmbusctl"), vmm })
+    }
+
+    /// The VMM.
+    ///
+    /// # Errors
+    /// It was not wanted.
+    pub(crate) fn vmm(&self) -> Result<&Path> {
+        self.vmm.as_deref().context("the VMM was not built")
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::runner::Outcome;
 
 /// A whole run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Report {
     /// How each scenario went.
     pub(crate) outcomes: Vec<Outcome>,
@@ -21,7 +21,15 @@ pub(crate) struct Report {
 impl Report {
     /// Whether nothing failed.
     pub(crate) fn passed(&self) -> bool {
-        self.outcomes.iter().all(|outcome| outcome.failure.is_none())
+        self.failed() == 0
+    }
+
+    fn failed(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count()
+    }
+
+    fn skipped(&self) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.skipped.is_some()).count()
     }
 
     /// The table, the facts and the sum.
@@ -31,17 +39,19 @@ impl Report {
         if table.width().is_none() {
             table.set_width(140);
         }
-        table.set_header(["Scenario", "Kernel", "Result", "Seconds", "What"]);
+        table.set_header(["Scenario", "Host", "Kernel", "Result", "Seconds", "What"]);
         for outcome in &self.outcomes {
             let wrong = outcome.failure.as_ref().map(|failure| failure.why.as_str());
-            let what = wrong.or(outcome.first_try.as_deref()).unwrap_or(outcome.summary);
+            let what = wrong.or(outcome.skipped.as_deref()).or(outcome.first_try.as_deref());
+            let what = what.unwrap_or(outcome.summary);
             let seconds = format!("{:.1}", outcome.seconds);
-            table.add_row([outcome.name, &outcome.kernel, outcome.verdict(), &seconds, what]);
+            table.add_row([outcome.name, outcome.host.name(), &outcome.kernel, outcome.verdict(), &seconds, what]);
         }
         let facts: String = self.facts.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-        let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
-        let passed = self.outcomes.len() - failed;
-        format!("{table}\n{facts}{passed} passed, {failed} failed, {:.0} s", self.seconds)
+        let (failed, skipped) = (self.failed(), self.skipped());
+        let passed = self.outcomes.len() - failed - skipped;
+        let skipped = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+        format!("{table}\n{facts}{passed} passed, {failed} failed{skipped}, {:.0} s", self.seconds)
     }
 
     /// The run as one JSON value.
@@ -54,10 +64,10 @@ impl Report {
 
     /// The run in the format that CI systems read (the de facto JUnit schema).
     pub(crate) fn junit(&self) -> String {
-        let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+        let (failed, skipped) = (self.failed(), self.skipped());
         let mut xml = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"lab\" tests=\"{}\" \
-             failures=\"{failed}\" errors=\"0\" skipped=\"0\" time=\"{:.3}\">\n    <properties>\n",
+             failures=\"{failed}\" errors=\"0\" skipped=\"{skipped}\" time=\"{:.3}\">\n    <properties>\n",
             self.outcomes.len(),
             self.seconds
         );
@@ -76,6 +86,7 @@ impl Report {
 impl Outcome {
     fn verdict(&self) -> &'static str {
         match &self.failure {
+            None if self.skipped.is_some() => "skipped",
             None if self.first_try.is_some() => "passed (2nd try)",
             None => "passed",
             Some(failure) if failure.emulator => "FAILED (emulator)",
@@ -89,19 +100,24 @@ impl Outcome {
             json!({ "why": failure.why, "emulator": failure.emulator, "kernel_complaints": complaints })
         });
         json!({
-            "name": self.name, "kernel": self.kernel, "passed": self.failure.is_none(),
-            "seconds": self.seconds, "steps": self.steps, "failure": failure, "first_try": self.first_try,
+            "name": self.name, "host": self.host.name(), "kernel": self.kernel, "skipped": self.skipped,
+            "passed": self.failure.is_none() && self.skipped.is_none(), "seconds": self.seconds,
+            "steps": self.steps, "failure": failure, "first_try": self.first_try,
         })
     }
 
     fn junit(&self, xml: &mut String) {
         let _ = writeln!(
             xml,
-            "    <testcase classname=\"lab.{}\" name=\"{}\" time=\"{:.3}\">",
+            "    <testcase classname=\"lab.{}.{}\" name=\"{}\" time=\"{:.3}\">",
+            self.host,
             escape(&self.kernel),
             escape(self.name),
             self.seconds
         );
+        if let Some(why) = &self.skipped {
+            let _ = writeln!(xml, "      <skipped message=\"{}\"/>", escape(why));
+        }
         if let Some(failure) = &self.failure {
             let kind = if failure.emulator { "emulator" } else { "failure" };
             let mut details = failure.why.clone();
@@ -139,6 +155,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Outcome, Report, escape};
+    use crate::lab::host::Host;
     use crate::lab::kernel_log::Complaint;
     use crate::lab::runner::Failure;
 
@@ -146,7 +163,9 @@ mod tests {
         let passed = Outcome {
             name: "list",
             summary: "lists",
+            host: Host::Vmm,
             kernel: "6.12.1".to_owned(),
+            skipped: None,
             seconds: 1.5,
             steps: vec!["relid 1".to_owned()],
             failure: None,
@@ -155,13 +174,20 @@ mod tests {
         let complaint = Complaint { line: "1.0 WARNING: <x>".to_owned(), emulator: false };
         let failure = Failure { why: "a < b & \"c\"".to_owned(), emulator: false, complaints: vec![complaint] };
         let failed = Outcome { name: "busy", failure: Some(failure), ..passed.clone() };
-        Report { outcomes: vec![passed, failed], facts: vec![("QEMU".to_owned(), "10.0".to_owned())], seconds: 9.0 }
+        let skipped = Outcome { name: "new", skipped: Some("no <kernel>".to_owned()), ..passed.clone() };
+        Report {
+            outcomes: vec![passed, failed, skipped],
+            facts: vec![("QEMU".to_owned(), "10.0".to_owned())],
+            seconds: 9.0,
+        }
     }
 
     #[test]
     fn junit_counts_and_escapes() {
         let xml = report().junit();
-        assert!(xml.contains("tests=\"2\" failures=\"1\""), "{xml}");
+        assert!(xml.contains("tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{xml}");
+        assert!(xml.contains("<skipped message=\"no &lt;kernel&gt;\"/>"), "{xml}");
+        assert!(xml.contains("classname=\"lab.vmm.6.12.1\" name=\"list\""), "{xml}");
         assert!(xml.contains("message=\"a &lt; b &amp; &quot;c&quot;\""), "{xml}");
         assert!(xml.contains("kernel: 1.0 WARNING: &lt;x&gt;</failure>"), "{xml}");
         assert_eq!(escape("\u{1b}[0m\n"), "\u{fffd}[0m\n");
@@ -171,7 +197,8 @@ mod tests {
     fn a_failure_shows_in_every_form() {
         let report = report();
         assert!(!report.passed());
-        assert!(report.table().contains("1 passed, 1 failed"));
+        assert!(report.table().contains("1 passed, 1 failed, 1 skipped"), "{}", report.table());
+        assert_eq!(report.json()["scenarios"][2]["passed"], false);
         assert_eq!(report.json()["scenarios"][1]["failure"]["kernel_complaints"][0], "1.0 WARNING: <x>");
     }
 }

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::Kernel;
 use super::agent::Silent;
-use super::boot::{BootFailed, Nursery};
+use super::boot::{BootFailed, Nursery, Wish};
 use super::guest::Guest;
+use super::host::Host;
+use super::kernel::Kernel;
 use super::kernel_log::{Complaint, complaints};
 use super::line::Gone;
-use super::machine::Acceleration;
+use super::machine::{Acceleration, Shape};
 use super::scenario::{Scenario, Scene};
+use super::verdict;
 use crate::process::Interrupted;
 
 /// Scenarios that share a boot.
@@ -21,8 +23,12 @@ use crate::process::Interrupted;
 pub(crate) struct Round {
     /// Name of the boot.
     pub(crate) name: String,
-    /// Its kernel.
-    pub(crate) kernel: Kernel,
+    /// The name without what tells it from others like it.
+    kind: String,
+    /// What is booted.
+    pub(crate) wish: Wish,
+    /// Nothing can be added.
+    closed: bool,
     /// What is played, in this order.
     pub(crate) scenarios: Vec<&'static Scenario>,
 }
@@ -34,8 +40,12 @@ pub(crate) struct Outcome {
     pub(crate) name: &'static str,
     /// What it proves.
     pub(crate) summary: &'static str,
-    /// On which kernel, as `uname -r` prints it, or the series if it did not boot.
+    /// Whose VMBus it was about.
+    pub(crate) host: Host,
+    /// On which kernel, as `uname -r` prints it, or its name here if it did not boot.
     pub(crate) kernel: String,
+    /// Why it was not played; then it has not passed.
+    pub(crate) skipped: Option<String>,
     /// How long it took, the boot not included.
     pub(crate) seconds: f64,
     /// The steps it told.
@@ -57,21 +67,35 @@ pub(crate) struct Failure {
     pub(crate) complaints: Vec<Complaint>,
 }
 
-/// Groups scenarios by boot: those that share one by kernel, then those that want their own.
+/// Groups scenarios by boot: those that can share one, and each that wants its own, in the order of the list.
 pub(crate) fn rounds(chosen: &[(&'static Scenario, Kernel)]) -> Vec<Round> {
     let mut rounds: Vec<Round> = Vec::new();
-    for kernel in [Kernel::V6_12, Kernel::V6_1] {
-        let scenarios: Vec<_> = chosen
-            .iter()
-            .filter(|(scenario, on)| *on == kernel && !scenario.own_boot)
-            .map(|(scenario, _)| *scenario)
-            .collect();
-        if !scenarios.is_empty() {
-            rounds.push(Round { name: format!("linux-{kernel}"), kernel, scenarios });
+    for (scenario, kernel) in chosen {
+        let Scenario { host, shape, lsvmbus, .. } = **scenario;
+        let wish = Wish { host, kernel: *kernel, shape, lsvmbus };
+        let open = rounds.iter_mut().find(|round| {
+            // A Python more in the image does no harm to the others.
+            let alike = Wish { lsvmbus, ..round.wish } == wish;
+            alike && !scenario.own_boot && !scenario.bare && !round.closed
+        });
+        if let Some(round) = open {
+            round.wish.lsvmbus |= lsvmbus;
+            round.scenarios.push(scenario);
+            continue;
         }
-        for (scenario, _) in chosen.iter().filter(|(scenario, on)| *on == kernel && scenario.own_boot) {
-            rounds.push(Round { name: scenario.name.to_owned(), kernel, scenarios: vec![*scenario] });
-        }
+        let kind = match shape.processors {
+            processors if processors == Shape::of(host).processors => format!("{host}-{kernel}"),
+            processors => format!("{host}-{kernel}-{processors}cpu"),
+        };
+        let first = scenario.kernels.first() == Some(kernel);
+        let name = match (scenario.own_boot, first) {
+            (false, _) => kind,
+            (true, true) => scenario.name.to_owned(),
+            (true, false) => format!("{}-{kernel}", scenario.name),
+        };
+        let alike = rounds.iter().filter(|round| round.kind == name).count();
+        let (kind, name) = (name.clone(), if alike == 0 { name } else { format!("{name}-{}", alike + 1) });
+        rounds.push(Round { name, kind, wish, closed: scenario.own_boot, scenarios: vec![scenario] });
     }
     rounds
 }
@@ -110,21 +134,13 @@ fn play_one(
     guest: Option<Guest>,
     attempt: u32,
 ) -> Result<(Outcome, Option<Guest>)> {
-    let mut outcome = Outcome {
-        name: scenario.name,
-        summary: scenario.summary,
-        kernel: round.kernel.to_string(),
-        seconds: 0.0,
-        steps: Vec::new(),
-        failure: None,
-        first_try: None,
-    };
+    let mut outcome = Outcome::of(scenario, round.wish.kernel);
     let boot = match (attempt, scenario.name == round.scenarios.first().map_or("", |first| first.name)) {
         (1, true) => round.name.clone(),
         (1, false) => format!("{}-from-{}", round.name, scenario.name),
         _ => format!("{}-again-{}", round.name, scenario.name),
     };
-    let booted = guest.map_or_else(|| nursery.boot(round.kernel, &boot), Ok);
+    let booted = guest.map_or_else(|| nursery.boot(&round.wish, &boot), Ok);
     let mut guest = match booted {
         Ok(guest) => guest,
         Err(error) if error.is::<BootFailed>() => {
@@ -137,11 +153,16 @@ fn play_one(
     outcome.kernel.clone_from(&guest.hello.release);
     nursery.progress.say(format!("{}: {}", scenario.name, scenario.summary));
     let start = Instant::now();
+    let offers = verdict::standing(&mut guest);
     let played = play_in(nursery, scenario, &mut guest, &mut outcome.steps);
     outcome.seconds = start.elapsed().as_secs_f64();
     let (result, found) = played?;
     outcome.failure = judge(&mut guest, result, found)?;
-    let tidy = outcome.failure.is_none() && guest.end_jobs().is_ok();
+    if outcome.failure.is_some() {
+        verdict::keep_trace(&mut guest);
+        return Ok((outcome, None));
+    }
+    let tidy = guest.end_jobs().is_ok() && offers.is_ok_and(|offers| verdict::tidy(&mut guest, &offers));
     Ok((outcome, tidy.then_some(guest)))
 }
 
@@ -161,6 +182,7 @@ fn play_in(
     let mut scene = Scene { guest, name: scenario.name, progress: &nursery.progress, log_start, steps: Vec::new() };
     let result = (scenario.play)(&mut scene);
     *steps = std::mem::take(&mut scene.steps);
+    let result = result.and_then(|()| verdict::obeyed(guest, scenario.tolerates));
     let result = match result {
         Err(error) => Err(stop_or(error)?),
         Ok(()) => Ok(()),
@@ -196,6 +218,28 @@ fn judge(guest: &mut Guest, result: Result<()>, complaints: Vec<Complaint>) -> R
     Ok(Some(Failure { why, emulator, complaints }))
 }
 
+impl Outcome {
+    /// A scenario that has not been played yet.
+    fn of(scenario: &Scenario, kernel: Kernel) -> Self {
+        Self {
+            name: scenario.name,
+            summary: scenario.summary,
+            host: scenario.host,
+            kernel: kernel.to_string(),
+            skipped: None,
+            seconds: 0.0,
+            steps: Vec::new(),
+            failure: None,
+            first_try: None,
+        }
+    }
+
+    /// A scenario that can't be played, and why.
+    pub(crate) fn skipped(scenario: &Scenario, kernel: Kernel, why: String) -> Self {
+        Self { skipped: Some(why), ..Self::of(scenario, kernel) }
+    }
+}
+
 fn tell(nursery: &Nursery, outcome: &Outcome, again: bool) {
     let seconds = Duration::from_secs_f64(outcome.seconds);
     match &outcome.failure {
@@ -213,17 +257,40 @@ fn tell(nursery: &Nursery, outcome: &Outcome, again: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kernel, rounds};
-    use crate::lab::scenario::ALL;
+    use super::{Host, Kernel, rounds};
+    use crate::lab::scenario::all;
 
     #[test]
     fn scenarios_share_a_boot_unless_they_want_their_own() {
-        let chosen: Vec<_> = ALL.iter().map(|scenario| (scenario, scenario.kernels[0])).collect();
+        let chosen: Vec<_> = all()
+            .filter(|scenario| scenario.host == Host::Qemu)
+            .map(|scenario| (scenario, scenario.kernels[0]))
+            .collect();
         let rounds = rounds(&chosen);
         let names: Vec<&str> = rounds.iter().map(|round| round.name.as_str()).collect();
         let own = ["unbind-under-load", "unbind-contiguous", "registry-100"];
-        assert_eq!(names, [&["linux-6.12"], &own[..], &["linux-6.1"]].concat());
-        assert_eq!(rounds.iter().map(|round| round.scenarios.len()).sum::<usize>(), ALL.len());
-        assert_eq!(rounds[4].kernel, Kernel::V6_1);
+        assert_eq!(names, [&["qemu-6.12"], &own[..], &["qemu-6.1"]].concat());
+        assert_eq!(rounds.iter().map(|round| round.scenarios.len()).sum::<usize>(), chosen.len());
+        assert_eq!(rounds[4].wish.kernel, Kernel::V6_1);
+    }
+
+    #[test]
+    fn no_round_mixes_hosts_kernels_or_machines_and_none_shares_its_name() {
+        let chosen: Vec<_> =
+            all().flat_map(|scenario| scenario.kernels.iter().map(move |kernel| (scenario, *kernel))).collect();
+        let rounds = rounds(&chosen);
+        for round in &rounds {
+            for scenario in &round.scenarios {
+                assert_eq!((scenario.host, scenario.shape), (round.wish.host, round.wish.shape), "{}", round.name);
+                assert!(scenario.kernels.contains(&round.wish.kernel));
+                assert!(round.wish.lsvmbus || !scenario.lsvmbus);
+            }
+            assert!(round.scenarios.iter().skip(1).all(|scenario| !scenario.bare), "{}", round.name);
+        }
+        let mut names: Vec<_> = rounds.iter().map(|round| &round.name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), rounds.len());
+        assert_eq!(rounds.iter().map(|round| round.scenarios.len()).sum::<usize>(), chosen.len());
     }
 }

@@ -205,6 +205,19 @@ impl<M: Memory> Host<M> {
         self.heard = self.heard.max(sequence);
     }
 
+    /// What the host is like.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Changes what the host is like, from now on: versions from the guest's next hello on, services, latencies, refusals,
+    /// what is tolerated. What a host has from the start (seed, devices, relids) stays as it was.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.checker.tolerate(self.config.tolerated.clone());
+    }
+
     /// What was agreed on: what messages are to be encoded and parsed by.
     #[must_use]
     pub const fn protocol(&self) -> Protocol {

@@ -17,15 +17,19 @@ const LATENCY_100_NS: u16 = 1000;
 impl<M: Memory> Host<M> {
     /// Looks for signals in the monitor page; the number of those found. A host with threads does this at its latency.
     pub fn poll_monitor(&mut self) -> usize {
-        let Some([_, to_parent]) = self.connection.monitors else { return 0 };
-        let mut found = 0;
+        let found = self.take_monitors();
+        found.iter().for_each(|monitor| self.monitored(*monitor));
+        found.len()
+    }
+
+    /// Takes the signals in the monitor page: the monitor ids that the guest has set since.
+    pub(crate) fn take_monitors(&self) -> Vec<u8> {
+        let Some([_, to_parent]) = self.connection.monitors else { return Vec::new() };
+        let mut found = Vec::new();
         for group in 0_u8..4 {
             let address = to_parent + TRIGGERS + u64::from(group) * 8;
             let pending = self.memory.take_bits(address, u32::MAX).unwrap_or(0);
-            for bit in (0_u8..32).filter(|bit| pending >> bit & 1 != 0) {
-                found += 1;
-                self.monitored(group * 32 + bit);
-            }
+            found.extend((0_u8..32).filter(|bit| pending >> bit & 1 != 0).map(|bit| group * 32 + bit));
         }
         found
     }

@@ -51,6 +51,8 @@ pub struct Offered {
     pub instance: Uuid,
     /// Zero is the primary channel.
     pub subchannel_index: u16,
+    /// Its monitor id, if it has one.
+    pub monitor: Option<u8>,
     /// Hidden, offered, opening, open or rescinded.
     pub state: &'static str,
 }
@@ -95,6 +97,12 @@ impl<M: Memory> Host<M> {
         self.out.is_empty() && self.held.is_empty() && !work && !self.channels.values().any(busy)
     }
 
+    /// Whether the guest is connected, and has asked for its offers and been told all of them.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.connection.offers_sent
+    }
+
     /// Counters.
     #[must_use]
     pub const fn counters(&self) -> Counters {
@@ -110,6 +118,7 @@ impl<M: Memory> Host<M> {
             class: channel.spec.class,
             instance: channel.spec.instance,
             subchannel_index: channel.spec.subchannel_index,
+            monitor: channel.monitor,
             state: channel.state.name(),
         };
         self.channels.iter().map(describe).collect()

@@ -8,28 +8,37 @@ use vmbus::message::GpadlId;
 
 use super::wake::Wake;
 use crate::fault::Rule;
-use crate::memory::MappedMemory;
+use crate::memory::{MappedMemory, Memory};
 use crate::{Counters, DeviceSpec, Error, OfferId, Simulation, Violation};
 
-/// A simulation whose guest is beyond a socket.
-pub type Sim = Simulation<MappedMemory>;
+/// A simulation that is served: its guest is beyond a socket, unless something else is said.
+pub type Sim<M = MappedMemory> = Simulation<M>;
 
 /// Something that may become true of a simulation.
-pub(super) type Condition = Box<dyn FnMut(&mut Sim) -> bool + Send>;
+pub(super) type Condition<M> = Box<dyn FnMut(&mut Sim<M>) -> bool + Send>;
+
+/// Something to be done with a simulation.
+type Work<M> = Box<dyn FnOnce(&mut Sim<M>) + Send>;
 
 /// What the guest's thread does for somebody else.
-pub(super) enum Command {
+pub(super) enum Command<M: Memory> {
     /// Once, and now.
-    Do(Box<dyn FnOnce(&mut Sim) + Send>),
+    Do(Work<M>),
     /// After each thing that happens, until it says `true`, or nobody waits any more.
-    Until(Condition),
+    Until(Condition<M>),
 }
 
 /// The handle to one guest's simulation.
-#[derive(Debug, Clone)]
-pub struct Control {
-    commands: Sender<Command>,
+#[derive(Debug)]
+pub struct Control<M: Memory = MappedMemory> {
+    commands: Sender<Command<M>>,
     wake: Arc<Wake>,
+}
+
+impl<M: Memory> Clone for Control<M> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone(), wake: Arc::clone(&self.wake) }
+    }
 }
 
 /// Something that is expected to become true; see [`Control::expect`].
@@ -55,7 +64,7 @@ impl Expected {
     }
 }
 
-impl std::fmt::Debug for Command {
+impl<M: Memory> std::fmt::Debug for Command<M> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Do(_) => "Do",
@@ -64,8 +73,8 @@ impl std::fmt::Debug for Command {
     }
 }
 
-impl Control {
-    pub(super) fn new(wake: Arc<Wake>) -> (Self, Receiver<Command>) {
+impl<M: Memory> Control<M> {
+    pub(super) fn new(wake: Arc<Wake>) -> (Self, Receiver<Command<M>>) {
         let (commands, receiver) = unbounded();
         (Self { commands, wake }, receiver)
     }
@@ -75,9 +84,9 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::GuestGone`] when the simulation has ended.
-    pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Sim) -> R + Send + 'static) -> Result<R, Error> {
+    pub fn with<R: Send + 'static>(&self, work: impl FnOnce(&mut Sim<M>) -> R + Send + 'static) -> Result<R, Error> {
         let (answer, answered) = bounded(1);
-        let work = Box::new(move |simulation: &mut Sim| {
+        let work = Box::new(move |simulation: &mut Sim<M>| {
             // Nobody waits for it: then nobody needs it.
             let _ = answer.send(work(simulation));
         });
@@ -93,7 +102,7 @@ impl Control {
     pub fn wait_for(
         &self,
         timeout: Duration,
-        is_true: impl FnMut(&mut Sim) -> bool + Send + 'static,
+        is_true: impl FnMut(&mut Sim<M>) -> bool + Send + 'static,
     ) -> Result<bool, Error> {
         self.expect(timeout, is_true)?.wait()
     }
@@ -106,11 +115,11 @@ impl Control {
     pub fn expect(
         &self,
         timeout: Duration,
-        mut is_true: impl FnMut(&mut Sim) -> bool + Send + 'static,
+        mut is_true: impl FnMut(&mut Sim<M>) -> bool + Send + 'static,
     ) -> Result<Expected, Error> {
         let deadline = Instant::now() + timeout;
         let (answer, answered) = bounded(1);
-        let until = Box::new(move |simulation: &mut Sim| {
+        let until = Box::new(move |simulation: &mut Sim<M>| {
             let done = is_true(simulation);
             if done {
                 let _ = answer.send(());
@@ -128,7 +137,7 @@ impl Control {
     ///
     /// # Errors
     /// [`Error::GuestGone`].
-    pub fn when(&self, work: impl FnMut(&mut Sim) -> bool + Send + 'static) -> Result<(), Error> {
+    pub fn when(&self, work: impl FnMut(&mut Sim<M>) -> bool + Send + 'static) -> Result<(), Error> {
         self.commands.send(Command::Until(Box::new(work))).map_err(|_| Error::GuestGone)?;
         self.wake.wake();
         Ok(())

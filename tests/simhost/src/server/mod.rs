@@ -1,11 +1,16 @@
 //! The server: a thread for each guest around a simulation of its own, over the wire; in this process or on a path.
 
 mod control;
+mod door;
 mod guest;
 mod listener;
+mod service;
 mod wake;
+mod wire_door;
 
 pub use control::{Control, Expected, Sim};
+pub use door::Door;
+pub use wake::Wake;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -21,7 +26,7 @@ use vmbus::wire::{Arrival, HostListener};
 use crate::fault::Rule;
 use crate::{Config, Error};
 use guest::GuestThread;
-use wake::Wake;
+use service::Service;
 
 /// How the server goes about it, apart from what its hosts are like.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +88,26 @@ impl Server {
         };
         let thread = spawn("simhost-guest", move || work.run())?;
         Ok((Self { stopping, guests: guests.1, thread: Some(thread) }, control, guest))
+    }
+
+    /// A host for one guest behind a door of the caller's, which `door` makes: whoever brings something for it from
+    /// another thread wakes the host's thread by the [`Wake`] that it is given. The simulation stays, for the oracles, when
+    /// the guest has gone.
+    ///
+    /// # Errors
+    /// What `door` says; [`Error::System`] when there are no descriptors or threads.
+    pub fn behind<D: Door + Send + 'static>(
+        config: Config,
+        settings: ServerSettings,
+        door: impl FnOnce(&Arc<Wake>) -> Result<D, Error>,
+    ) -> Result<(Self, Control<D::Memory>), Error> {
+        let (stopping, (_, guests)) = (Stopping::new()?, unbounded());
+        let (control, commands) = Control::new(Arc::clone(&stopping.wake));
+        let door = door(&stopping.wake)?;
+        let seen = Arc::clone(&stopping);
+        let work = move || Service::new(door, config, settings, commands).run(&seen.wake, &seen, true);
+        let thread = spawn("simhost-guest", work)?;
+        Ok((Self { stopping, guests, thread: Some(thread) }, control))
     }
 
     /// Hosts for all guests that connect to a path: each has one of its own. The seed of the first is that of the

@@ -12,7 +12,7 @@ use crate::Error;
 /// Wakes one thread. The eventfd is written only while that thread may be asleep: each side sets its own flag, and then
 /// looks at the other's.
 #[derive(Debug)]
-pub(super) struct Wake {
+pub struct Wake {
     event: OwnedFd,
     /// Somebody wants the thread's attention.
     wanted: AtomicBool,
@@ -21,14 +21,18 @@ pub(super) struct Wake {
 }
 
 impl Wake {
-    pub(super) fn new() -> Result<Self, Error> {
+    /// Nobody sleeps, and nobody is wanted.
+    ///
+    /// # Errors
+    /// [`Error::System`] when there are no descriptors.
+    pub fn new() -> Result<Self, Error> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let event = event.map_err(|error| Error::System { what: "create an eventfd", error: error.into() })?;
         Ok(Self { event, wanted: AtomicBool::new(false), asleep: AtomicBool::new(false) })
     }
 
     /// Ends the thread's sleep, or the next one. What was done before is there for it to find.
-    pub(super) fn wake(&self) {
+    pub fn wake(&self) {
         self.wanted.store(true, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) {
             // A counter that is full wakes as well.
@@ -37,7 +41,7 @@ impl Wake {
     }
 
     /// Waits for one of these, of which the first is this one, or for the time. Takes note of all wakes so far.
-    pub(super) fn sleep(&self, on: &mut [PollFd<'_>], timeout: Option<Duration>) {
+    pub fn sleep(&self, on: &mut [PollFd<'_>], timeout: Option<Duration>) {
         self.asleep.store(true, Ordering::SeqCst);
         let timeout = if self.wanted.load(Ordering::SeqCst) { Some(Duration::ZERO) } else { timeout };
         wait(on, timeout);

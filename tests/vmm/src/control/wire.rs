@@ -50,6 +50,12 @@ pub struct HostSettings {
     pub tolerated: Option<Vec<String>>,
     /// Longest time over OPEN, GPADL, teardown, MODIFYCHANNEL, in microseconds.
     pub latency_us: Option<[u64; 4]>,
+    /// How often OPEN and GPADLs are refused, of a thousand times.
+    pub refusals_permille: Option<[u16; 2]>,
+    /// Feature flags of 6.0 that the host knows, as bits.
+    pub features: Option<u32>,
+    /// How often monitor pages are looked at, in microseconds; only at the start.
+    pub monitor_latency_us: Option<u64>,
 }
 
 /// A device to be offered.
@@ -66,7 +72,9 @@ pub struct Device {
     pub instance: Option<String>,
     /// Whether it gets a monitor id.
     pub monitored: bool,
-    /// Settings of the kind, by name: `asks`, `interrupts-idly`, `greets` of `echo` and so on.
+    /// Settings of the kind, by name: `asks`, `interrupts-idly`, `greets` of `echo`; `echoes`, `packet-bytes` of `pipe`;
+    /// `suppresses-status`, `max-pages`, `version` (the highest) of `dynamic-memory`. Of any kind: `mmio-megabytes`,
+    /// `flags`.
     pub settings: BTreeMap<String, u64>,
 }
 
@@ -79,11 +87,28 @@ pub enum Until {
     /// The guest is connected and has all offers.
     Connected,
     /// An offer is in this state: hidden, offered, opening, open, rescinded, gone.
-    State { offer: u64, state: String },
+    State {
+        /// Which.
+        offer: u64,
+        /// One of those above.
+        state: String,
+    },
     /// A counter (see [`Call::Counters`]) has at least this value.
-    Counter { name: String, at_least: u64 },
+    Counter {
+        /// Which.
+        name: String,
+        /// Since the machine was started.
+        at_least: u64,
+    },
     /// A device's number (see [`Call::Report`]) has at least this value.
-    Report { offer: u64, name: String, at_least: u64 },
+    Report {
+        /// Whose.
+        offer: u64,
+        /// Which.
+        name: String,
+        /// Or more.
+        at_least: u64,
+    },
 }
 
 /// What the control socket can do. Offers are named by the number that [`Call::Offer`] answers.
@@ -95,19 +120,45 @@ pub enum Call {
     /// Offers a device: `{"offer"}`.
     Offer(Device),
     /// Offers a subchannel of a device: `{"offer"}`.
-    Subchannel { offer: u64 },
+    Subchannel {
+        /// Of whose.
+        offer: u64,
+    },
     /// Takes one channel back.
-    Rescind { offer: u64 },
+    Rescind {
+        /// Which.
+        offer: u64,
+    },
     /// Takes a device back, subchannels first.
-    RescindDevice { offer: u64 },
+    RescindDevice {
+        /// Any channel of it.
+        offer: u64,
+    },
     /// Takes a channel back and offers it again on the same relid in the moment of its release.
-    Reoffer { offer: u64 },
-    /// Takes a channel back as soon as something is true, between two things that happen; answers at once.
-    RescindWhen { offer: u64, until: Until },
+    Reoffer {
+        /// Which.
+        offer: u64,
+    },
+    /// Takes a channel back as soon as something is true, between two things that happen; answers at once. A channel that
+    /// is gone by then is left alone.
+    RescindWhen {
+        /// Which.
+        offer: u64,
+        /// When.
+        until: Until,
+    },
     /// Says something to a device, in its own words.
-    Command { offer: u64, words: String },
+    Command {
+        /// Whose.
+        offer: u64,
+        /// Such as `send 5` to an `echo`.
+        words: String,
+    },
     /// A device's numbers: an object.
-    Report { offer: u64 },
+    Report {
+        /// Whose.
+        offer: u64,
+    },
     /// All channels: `[{"offer", "relid", "class", "instance", "subchannel", "state", "processor", "monitor"}]`.
     Offers,
     /// The host's counters: an object.
@@ -117,24 +168,59 @@ pub enum Call {
     /// GPADLs that are up: `[number]`.
     Gpadls,
     /// How often the guest has released a relid since it was offered last: `{"times"}`.
-    Released { relid: u32 },
+    Released {
+        /// Which.
+        relid: u32,
+    },
     /// The last lines of the trace: `{"text"}`.
-    Trace { lines: usize },
+    Trace {
+        /// How many.
+        lines: usize,
+    },
     /// What the host is like from now on.
     Configure(HostSettings),
     /// Connects to an hvsock service of the guest (a GUID, or a vsock port): `{"offer"}`.
-    Connect { service: String, echoes: bool },
+    Connect {
+        /// Which.
+        service: String,
+        /// Whether the host sends back what it gets.
+        echoes: bool,
+    },
     /// Faults from now on, instead of those before, as `KIND:EFFECT:PERMILLE[:TIMES]`, such as `offer:delay=5ms:1000` or
-    /// `ring:mutate:10`; none to end them.
-    Faults { rules: Vec<String> },
+    /// `ring:mutate:10`; none to end them. Kinds: a message's name, `host`, `guest`, `interrupt`, `signal`, `ring`.
+    /// Effects: `drop`, `delay=TIME`, `duplicate`, `reorder=BY`, `truncate`, `corrupt`, `mutate`, `inline`.
+    Faults {
+        /// In order.
+        rules: Vec<String>,
+    },
     /// Spoils the rings of an open channel now; the fault's name, or `any`: `{"done"}`.
-    Spoil { offer: u64, fault: String },
+    Spoil {
+        /// Which.
+        offer: u64,
+        /// Such as `write-index`.
+        fault: String,
+    },
     /// Interrupts the guest with nothing new: a stray event flag.
-    Interrupt { processor: u32, flag: u32 },
+    Interrupt {
+        /// Virtual processor.
+        processor: u32,
+        /// Below 2048: a relid.
+        flag: u32,
+    },
     /// Waits until something is true: `{"came"}`.
-    Wait { until: Until, timeout_ms: u64 },
+    Wait {
+        /// For what.
+        until: Until,
+        /// How long at most.
+        timeout_ms: u64,
+    },
     /// Reads guest memory: `{"hex"}`, 4096 bytes at most.
-    Peek { address: u64, bytes: u32 },
+    Peek {
+        /// Guest physical.
+        address: u64,
+        /// How many.
+        bytes: u32,
+    },
     /// Ends the guest as if its plug were pulled.
     Kill,
 }

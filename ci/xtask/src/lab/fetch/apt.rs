@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::sources::{self, Archive};
+use super::sources::{Archive, Suites};
 use crate::lab::progress::Progress;
 use crate::process::{self, Guarded};
 
-/// Debian release that the lab takes its packages from, whatever the machine runs.
-const RELEASE: &str = "bookworm";
+/// Where packages come from if they are in there.
+const BACKPORTS: &str = "bookworm-backports";
 
 /// A folder with apt's configuration, lists and archives.
 #[derive(Debug)]
@@ -34,18 +34,19 @@ pub(crate) struct Planned {
 }
 
 impl Apt {
-    /// Writes the configuration from the machine's own sources and connection settings, and fetches the lists.
+    /// Writes the configuration from the machine's own sources and connection settings, and fetches the lists of these
+    /// suites. `keyring` takes the place of the keys that the machine's own sources trust.
     ///
     /// # Errors
-    /// The machine has no Debian source, the folder cannot be written, or apt fails; its message is passed on.
-    pub(crate) fn update(folder: PathBuf) -> Result<Self> {
-        let archive = Archive::choose(&sources::read(Path::new("/etc/apt"))?)?;
+    /// The folder cannot be written, or apt fails; its message is passed on.
+    pub(crate) fn update(folder: PathBuf, archive: &Archive, suites: &Suites, keyring: Option<&Path>) -> Result<Self> {
         for part in ["etc/sources", "state/lists/partial", "archives/partial", "none/partial", "cache", "log"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
         }
         fs::write(folder.join("status"), "").context("write an empty package status")?;
-        fs::write(folder.join("etc/sources/lab.sources"), archive.render(RELEASE)).context("write apt sources")?;
+        fs::write(folder.join("etc/sources/lab.sources"), archive.render(suites, keyring))
+            .context("write apt sources")?;
         let connection = process::output(Command::new("apt-config").arg("dump")).context("is apt installed?")?;
         fs::write(folder.join("apt.conf"), configuration(&folder, &String::from_utf8_lossy(&connection)))
             .context("write apt.conf")?;
@@ -54,13 +55,15 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The newest kernel image of a series (`6.12`) that any suite has for cloud machines: package and version.
+    /// The newest kernel image for cloud machines that the suites have, of a series (`6.12`) or of any: package and
+    /// version.
     ///
     /// # Errors
     /// There is none, or apt fails.
-    pub(crate) fn kernel(&self, series: &str) -> Result<(String, String)> {
+    pub(crate) fn kernel(&self, series: Option<&str>) -> Result<(String, String)> {
         let mut best: Option<(String, String)> = None;
-        for meta in ["linux-image-cloud-amd64".to_owned(), format!("linux-image-{series}-cloud-amd64")] {
+        let of_series = series.map(|series| format!("linux-image-{series}-cloud-amd64"));
+        for meta in ["linux-image-cloud-amd64".to_owned()].into_iter().chain(of_series) {
             let Ok(stanzas) = self.output("apt-cache", &["show", &meta]) else { continue };
             for found in kernels(&String::from_utf8_lossy(&stanzas), series) {
                 if best.as_ref().is_none_or(|best| newer(&found.1, &best.1)) {
@@ -68,7 +71,18 @@ impl Apt {
                 }
             }
         }
-        best.with_context(|| format!("no Debian suite here has a {series} kernel for cloud machines"))
+        best.with_context(|| format!("no suite here has a {} kernel for cloud machines", series.unwrap_or("signed")))
+    }
+
+    /// The files that make up a kernel: its image and, since 6.16 or so, the packages that this one is split into.
+    ///
+    /// # Errors
+    /// There is no such version.
+    pub(crate) fn kernel_files(&self, image: &(String, String)) -> Result<Vec<Planned>> {
+        let (package, version) = image;
+        let stanza = self.output("apt-cache", &["show", &format!("{package}={version}")])?;
+        let parts = parts(&String::from_utf8_lossy(&stanza), version);
+        std::iter::once(package.clone()).chain(parts).map(|part| self.single(&(part, version.clone()))).collect()
     }
 
     /// What it takes to run `packages`, dependencies included, beginning from nothing.
@@ -78,10 +92,21 @@ impl Apt {
     pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<Planned>> {
         let none = format!("Dir::Cache::archives={}", self.folder.join("none").display());
         let mut arguments = vec!["install", "--yes", "--print-uris", "-o", &none];
-        arguments.extend(["--target-release", "bookworm-backports", "--no-install-recommends"]);
+        arguments.extend(["--target-release", BACKPORTS, "--no-install-recommends"]);
         arguments.extend(packages);
         let plan = self.output("apt-get", &arguments).with_context(|| format!("resolve {packages:?}"))?;
         planned(&String::from_utf8_lossy(&plan))
+    }
+
+    /// The version of a package that apt would take, as a pair with its name.
+    ///
+    /// # Errors
+    /// There is no such package.
+    pub(crate) fn newest(&self, package: &str) -> Result<(String, String)> {
+        let policy = self.output("apt-cache", &["policy", package])?;
+        let candidate = candidate(&String::from_utf8_lossy(&policy));
+        let candidate = candidate.with_context(|| format!("no suite here has a package {package}"))?;
+        Ok((package.to_owned(), candidate))
     }
 
     /// The file of one package in one version, without dependencies.
@@ -113,7 +138,8 @@ impl Apt {
         let mut command = self.command("apt-get");
         command.current_dir(&archives).arg("download");
         for file in &missing {
-            command.arg(file.package_and_version()?);
+            let (package, version) = file.package_and_version()?;
+            command.arg(format!("{package}={version}"));
         }
         let log = self.folder.join("log/download");
         let output = fs::File::create(&log).with_context(|| log.display().to_string())?;
@@ -162,11 +188,14 @@ impl Apt {
 }
 
 impl Planned {
-    /// `package=version`, from the file's name (where a colon is written `%3a`).
-    fn package_and_version(&self) -> Result<String> {
+    /// Package and version, from the file's name (where a colon is written `%3a`).
+    ///
+    /// # Errors
+    /// The name has another form.
+    pub(crate) fn package_and_version(&self) -> Result<(String, String)> {
         let mut parts = self.file.split('_');
         match (parts.next(), parts.next()) {
-            (Some(package), Some(version)) => Ok(format!("{package}={}", version.replace("%3a", ":"))),
+            (Some(package), Some(version)) => Ok((package.to_owned(), version.replace("%3a", ":"))),
             _ => bail!("{} is not the name of a package file", self.file),
         }
     }
@@ -223,25 +252,44 @@ fn planned(plan: &str) -> Result<Vec<Planned>> {
     lines.map(|line| parse(line).with_context(|| format!("apt's plan has an odd line: {line}"))).collect()
 }
 
-/// Image packages of a series that a kernel metapackage depends on, in each of its versions.
-fn kernels(stanzas: &str, series: &str) -> Vec<(String, String)> {
-    let dependencies = stanzas.lines().filter_map(|line| line.strip_prefix("Depends: "));
-    let images = dependencies.flat_map(|line| line.split(", ")).filter_map(|dependency| {
-        let (package, version) = dependency.strip_suffix(')')?.split_once(" (= ")?;
+/// Image packages (of a series, if one is asked for) that a kernel metapackage depends on, in each of its versions.
+fn kernels(stanzas: &str, series: Option<&str>) -> Vec<(String, String)> {
+    let images = dependencies(stanzas).filter_map(|(package, version)| {
         let release = package.strip_prefix("linux-image-")?;
-        let rest = release.strip_prefix(series)?;
-        (rest.starts_with('.') && release.ends_with("-cloud-amd64")).then(|| (package.to_owned(), version.to_owned()))
+        let fits = series.is_none_or(|series| release.strip_prefix(series).is_some_and(|rest| rest.starts_with('.')));
+        (fits && release.ends_with("-cloud-amd64")).then(|| (package.to_owned(), version.to_owned()))
     });
     images.collect()
 }
 
-fn newer(left: &str, right: &str) -> bool {
+/// The packages that an image of this version is split into.
+fn parts(stanza: &str, version: &str) -> Vec<String> {
+    let part =
+        |package: &str| ["linux-binary-", "linux-modules-", "linux-base-"].iter().any(|p| package.starts_with(p));
+    let parts = dependencies(stanza).filter(|(package, of)| *of == version && part(package));
+    parts.map(|(package, _)| package.to_owned()).collect()
+}
+
+/// Dependencies on one exact version each: package and version.
+fn dependencies(stanzas: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = stanzas.lines().filter_map(|line| line.strip_prefix("Depends: "));
+    lines.flat_map(|line| line.split(", ")).filter_map(|one| one.strip_suffix(')')?.split_once(" (= "))
+}
+
+/// The candidate in what `apt-cache policy` says of one package.
+fn candidate(policy: &str) -> Option<String> {
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (version != "(none)").then(|| version.to_owned())
+}
+
+/// Whether a package version is newer than another.
+pub(crate) fn newer(left: &str, right: &str) -> bool {
     process::output(Command::new("dpkg").args(["--compare-versions", left, "gt", right])).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Planned, kernels, planned};
+    use super::{Planned, candidate, kernels, parts, planned};
 
     #[test]
     fn a_plan_names_files_and_sizes() {
@@ -249,7 +297,7 @@ mod tests {
         let files = planned(plan).unwrap();
         let expected = ("q_1%3a10.0-2_amd64.deb".to_owned(), 123, "00ff".to_owned());
         assert_eq!(files, [Planned { file: expected.0, bytes: expected.1, sha256: expected.2 }]);
-        assert_eq!(files[0].package_and_version().unwrap(), "q=1:10.0-2");
+        assert_eq!(files[0].package_and_version().unwrap(), ("q".to_owned(), "1:10.0-2".to_owned()));
     }
 
     #[test]
@@ -258,7 +306,25 @@ mod tests {
                        Version: 6.1.192-2\nDepends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2)\n";
         let new = [("linux-image-6.12.95+deb12-cloud-amd64".to_owned(), "6.12.95-1".to_owned())];
         let old = [("linux-image-6.1.0-56-cloud-amd64".to_owned(), "6.1.192-2".to_owned())];
-        assert_eq!(kernels(stanzas, "6.12"), new);
-        assert_eq!(kernels(stanzas, "6.1"), old);
+        assert_eq!(kernels(stanzas, Some("6.12")), new);
+        assert_eq!(kernels(stanzas, Some("6.1")), old);
+        assert_eq!(kernels(stanzas, None), [new, old].concat());
+    }
+
+    #[test]
+    fn a_kernel_that_is_split_has_parts() {
+        let stanza = "Package: linux-image-7.2.13+deb14-cloud-amd64\nDepends: dracut | initramfs-tools (>= 0.120), \
+                      linux-base-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), linux-binary-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), \
+                      linux-modules-7.2.13+deb14-cloud-amd64 (= 7.2.13-1), kmod (= 34)\n";
+        let names =
+            ["linux-base-", "linux-binary-", "linux-modules-"].map(|name| format!("{name}7.2.13+deb14-cloud-amd64"));
+        assert_eq!(parts(stanza, "7.2.13-1"), names);
+        assert!(parts("Depends: kmod, initramfs-tools (>= 0.120)\n", "6.12.107-1").is_empty());
+    }
+
+    #[test]
+    fn a_package_that_nobody_has_has_no_candidate() {
+        assert_eq!(candidate("a:\n  Installed: (none)\n  Candidate: 1:2-3\n"), Some("1:2-3".to_owned()));
+        assert_eq!(candidate("a:\n  Installed: (none)\n  Candidate: (none)\n"), None);
     }
 }

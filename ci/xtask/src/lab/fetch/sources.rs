@@ -23,6 +23,13 @@ pub(crate) struct Archive {
     security: Option<Source>,
 }
 
+/// Suites to take packages from: of the main archive, and of the security archive where the machine has that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Suites {
+    main: Vec<String>,
+    security: Option<String>,
+}
+
 const RELEASES: [&str; 7] = ["bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable"];
 
 /// Reads all sources of the apt folder `etc` (`/etc/apt`).
@@ -137,9 +144,32 @@ impl Source {
         Some(usize::from(named) + 2 * usize::from(own_key) + usize::from(!foreign_key))
     }
 
-    fn paragraph(&self, suites: &str) -> String {
-        let trust: String = self.trust.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-        format!("Types: deb\nURIs: {}\nSuites: {suites}\nComponents: main\n{trust}\n", self.uris.join(" "))
+    fn paragraph(&self, suites: &[String], keyring: Option<&Path>) -> String {
+        let trust: String = match keyring {
+            None => self.trust.iter().map(|(name, value)| format!("{name}: {value}\n")).collect(),
+            Some(keyring) => format!("Signed-By: {}\n", keyring.display()),
+        };
+        let (uris, suites) = (self.uris.join(" "), suites.join(" "));
+        format!("Types: deb\nURIs: {uris}\nSuites: {suites}\nComponents: main\n{trust}\n")
+    }
+}
+
+impl Suites {
+    /// A whole release: its updates, backports and security suites with it.
+    pub(crate) fn release(name: &str) -> Self {
+        let main = ["", "-updates", "-backports"].map(|suffix| format!("{name}{suffix}"));
+        Self { main: main.into(), security: Some(format!("{name}-security")) }
+    }
+
+    /// A release as its users have it who want nothing newer: no backports.
+    pub(crate) fn stable(name: &str) -> Self {
+        let main = ["", "-updates"].map(|suffix| format!("{name}{suffix}"));
+        Self { main: main.into(), security: Some(format!("{name}-security")) }
+    }
+
+    /// One suite, nothing with it.
+    pub(crate) fn only(name: &str) -> Self {
+        Self { main: vec![name.to_owned()], security: None }
     }
 }
 
@@ -159,17 +189,17 @@ impl Archive {
         Ok(Self { main, security: best(true) })
     }
 
-    /// The lab's own sources: the same archives, with `release` and its updates, backports and security suites.
-    pub(crate) fn render(&self, release: &str) -> String {
-        let main = self.main.paragraph(&format!("{release} {release}-updates {release}-backports"));
-        let security = self.security.as_ref().map(|source| source.paragraph(&format!("{release}-security")));
-        main + &security.unwrap_or_default()
+    /// The lab's own sources: the same archives, with these suites. `keyring` takes the place of the machine's keys.
+    pub(crate) fn render(&self, suites: &Suites, keyring: Option<&Path>) -> String {
+        let security = self.security.as_ref().zip(suites.security.clone());
+        let security = security.map(|(source, suite)| source.paragraph(&[suite], keyring));
+        self.main.paragraph(&suites.main, keyring) + &security.unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Archive, parse_lines, parse_paragraphs};
+    use super::{Archive, Suites, parse_lines, parse_paragraphs};
 
     const PARAGRAPHS: &str = "Types: deb deb-src\n# a comment\nURIs: http://mirror.example/debian\n\
         Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
@@ -184,10 +214,14 @@ mod tests {
         assert_eq!(sources[2].trust, [("Signed-By".to_owned(), "\n KEY\n .\n END".to_owned())]);
         let archive = Archive::choose(&sources).unwrap();
         assert_eq!(
-            archive.render("bookworm"),
+            archive.render(&Suites::release("bookworm"), None),
             "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates bookworm-backports\n\
              Components: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n\
              Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\nComponents: main\n\n"
+        );
+        assert_eq!(
+            archive.render(&Suites::only("sid"), Some("/keys.gpg".as_ref())),
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: sid\nComponents: main\nSigned-By: /keys.gpg\n\n"
         );
     }
 
@@ -200,7 +234,7 @@ mod tests {
              deb [signed-by=/k/d.asc] https://d.example/linux/debian bookworm stable\n",
         );
         assert_eq!(sources.len(), 3);
-        let text = Archive::choose(&sources).unwrap().render("bookworm");
+        let text = Archive::choose(&sources).unwrap().render(&Suites::stable("bookworm"), None);
         assert!(text.starts_with("Types: deb\nURIs: http://mirror.example/debian/\n"), "{text}");
         assert!(text.contains("Signed-By: /k/debian-archive.gpg\n"), "{text}");
         assert!(text.contains("Suites: bookworm-security\n"), "{text}");

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::device::Memory;
 use super::{Driver, Scene, eventually};
-use crate::lab::machine::MEMORY_MIB;
+use crate::lab::host::Host;
+use crate::lab::machine::Shape;
 use crate::lab::qmp::Report;
 
 const MIB: u64 = 1 << 20;
@@ -29,12 +30,12 @@ const STRAY_KIB: u64 = 2 * 1024;
 pub(super) fn negotiate(scene: &mut Scene<'_>) -> Result<()> {
     scene.vmbusctl(&["bind", "balloon"], 0)?;
     // The kernel's own driver has been reporting until now, and QEMU may hold its last report back for a second.
-    while scene.guest.qmp.next_report(Duration::from_millis(1500))?.is_some() {}
+    while scene.guest.qmp()?.next_report(Duration::from_millis(1500))?.is_some() {}
     let mut driver = Driver::start(scene, &[])?;
     let version = driver.negotiated(scene)?;
     ensure!(version == "2.0", "version 2.0 expected, got {version:?}");
     for number in 1..=3 {
-        let received = scene.guest.qmp.next_report(Duration::from_secs(20))?.context("the host got no report")?;
+        let received = scene.guest.qmp()?.next_report(Duration::from_secs(20))?.context("the host got no report")?;
         let mut passed_over = Vec::new();
         loop {
             let event = driver.event(scene, "status", Duration::from_secs(5));
@@ -55,7 +56,7 @@ pub(super) fn negotiate(scene: &mut Scene<'_>) -> Result<()> {
             sent = Some(report(&event)?);
         }
     }
-    let last = scene.guest.qmp.last_report()?;
+    let last = scene.guest.qmp()?.last_report()?;
     ensure!(sent.is_none_or(|sent| sent == last), "stopped, the driver has sent {sent:?}, the host has {last:?}");
     driver.job.kill(scene.guest, SIGCONT)?;
     driver.stop(scene)?;
@@ -65,14 +66,14 @@ pub(super) fn negotiate(scene: &mut Scene<'_>) -> Result<()> {
 
 /// The host takes memory out and gives it back; both sides agree on how much, to the byte.
 pub(super) fn inflate_deflate(scene: &mut Scene<'_>) -> Result<()> {
-    let full = MEMORY_MIB * MIB;
+    let full = Shape::of(Host::Qemu).memory_mib * MIB;
     scene.vmbusctl(&["bind", "balloon"], 0)?;
     let mut driver = Driver::start(scene, &["--floor-mib", "64"])?;
     driver.negotiated(scene)?;
-    let before = scene.guest.qmp.query_balloon()?;
+    let before = scene.guest.qmp()?.query_balloon()?;
     ensure!(before == full, "before the first request the guest should have {full} bytes, the host says {before}");
     driver.event(scene, "status", Duration::from_secs(20))?;
-    scene.guest.qmp.balloon(full - TAKEN_MIB * MIB)?;
+    scene.guest.qmp()?.balloon(full - TAKEN_MIB * MIB)?;
     scene.say("asked for 32 MiB; the host's device begins 50 s after the start");
     let before = Memory::read(scene.guest)?;
     let taken = driver.event(scene, "ballooned", FIRST_REQUEST)?;
@@ -81,7 +82,7 @@ pub(super) fn inflate_deflate(scene: &mut Scene<'_>) -> Result<()> {
     scene.say(format!("the host has {TAKEN_MIB} MiB ({taken}): {}", low.changes(&before)));
     let gone = before.kib("Free")?.saturating_sub(low.kib("Free")?);
     ensure!(gone.abs_diff(TAKEN_MIB * 1024) <= STRAY_KIB, "free memory fell by {gone} KiB: {}", low.changes(&before));
-    scene.guest.qmp.balloon(full)?;
+    scene.guest.qmp()?.balloon(full)?;
     let given = driver.event(scene, "deflated", Duration::from_secs(60))?;
     settled(scene, full)?;
     let again = Memory::read(scene.guest)?;
@@ -96,7 +97,7 @@ pub(super) fn inflate_deflate(scene: &mut Scene<'_>) -> Result<()> {
 /// Waits until the host believes that the guest has exactly this many bytes.
 fn settled(scene: &mut Scene<'_>, bytes: u64) -> Result<()> {
     let what = format!("query-balloon says {bytes}");
-    eventually(&what, Duration::from_secs(40), || Ok((scene.guest.qmp.query_balloon()? == bytes).then_some(())))
+    eventually(&what, Duration::from_secs(40), || Ok((scene.guest.qmp()?.query_balloon()? == bytes).then_some(())))
 }
 
 /// A `status` event in the unit the host uses.

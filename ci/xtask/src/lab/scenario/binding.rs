@@ -58,7 +58,8 @@ pub(super) fn bind_restore(scene: &mut Scene<'_>) -> Result<()> {
         line.contains("hv_balloon") && line.contains("protocol version")
     })?;
     scene.say(line);
-    let report = scene.guest.qmp.next_report(Duration::from_secs(20))?.context("no report from the kernel's driver")?;
+    let report =
+        scene.guest.qmp()?.next_report(Duration::from_secs(20))?.context("no report from the kernel's driver")?;
     scene.say(format!("the kernel's driver reports again: {} MiB available", report.available >> 20));
     Ok(())
 }

@@ -6,6 +6,7 @@ mod device;
 mod lifetime;
 mod old_kernel;
 mod registry;
+mod vmm;
 mod watch;
 
 use std::time::Duration;
@@ -13,8 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::Kernel;
+use super::control::Control;
 use super::guest::{Guest, Job, describe};
+use super::host::Host;
+use super::kernel::Kernel;
+use super::machine::Shape;
 use super::progress::Progress;
 use super::wire::Finished;
 
@@ -28,46 +32,77 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What it proves.
     pub(crate) summary: &'static str,
-    /// Kernels it can be played on; the first one, unless asked for another.
+    /// Whose VMBus it is about.
+    pub(crate) host: Host,
+    /// Kernels it can be played on; on the first one, unless asked for others or for all.
     pub(crate) kernels: &'static [Kernel],
+    /// It is among those that are played each time, not only when all are.
+    pub(crate) every_time: bool,
     /// It may leave the guest in a state that nobody else should start from.
     pub(crate) own_boot: bool,
-    /// It begins without any module of the bus, so only a fresh boot will do.
+    /// It begins without any module of the bus, so only a fresh boot will do, as the first one in it.
     pub(crate) bare: bool,
+    /// The machine that it needs; a boot is shared only where machines are alike.
+    pub(crate) shape: Shape,
+    /// It compares with the kernel's own `lsvmbus`, which is in the guest then.
+    pub(crate) lsvmbus: bool,
+    /// Parts of the words for violations (of the guest, counted by the VMM's host) that are to be expected.
+    pub(crate) tolerates: &'static [&'static str],
     /// Plays it.
     pub(crate) play: fn(&mut Scene<'_>) -> Result<()>,
 }
 
 const NEW: &[Kernel] = &[Kernel::V6_12];
 
+/// All but those that refuse channels without a monitor id.
+const SINCE_6_10: &[Kernel] = &[Kernel::V6_12, Kernel::Trixie, Kernel::TrixieBackports, Kernel::Sid];
+
+/// A scenario on QEMU's host that shares a boot and is played each time.
 const fn shared(name: &'static str, summary: &'static str, play: fn(&mut Scene<'_>) -> Result<()>) -> Scenario {
-    Scenario { name, summary, kernels: NEW, own_boot: false, bare: false, play }
+    let shape = Shape::of(Host::Qemu);
+    let (every_time, own_boot, bare, lsvmbus) = (true, false, false, false);
+    let (host, kernels, tolerates) = (Host::Qemu, NEW, &[]);
+    Scenario { name, summary, host, kernels, every_time, own_boot, bare, shape, lsvmbus, tolerates, play }
 }
 
-/// All scenarios, in the order they are played in.
-pub(crate) const ALL: [Scenario; 13] = [
+/// A scenario on the VMM's host, on all kernels, that shares a boot and is played only when all are.
+const fn vmm(name: &'static str, summary: &'static str, play: fn(&mut Scene<'_>) -> Result<()>) -> Scenario {
+    let (host, kernels, shape) = (Host::Vmm, &Kernel::ALL, Shape::of(Host::Vmm));
+    Scenario { host, kernels, shape, every_time: false, ..shared(name, summary, play) }
+}
+
+/// Scenarios on QEMU's host, in the order they are played in.
+static QEMU: [Scenario; 13] = [
     // First: it wants a guest in which nothing is loaded, and leaves one that the others can use.
     Scenario {
         bare: true,
         ..shared("watch", "vmbusctl watch prints every arrival and removal, in order", watch::everything_in_order)
     },
     Scenario {
-        kernels: &[Kernel::V6_12, Kernel::V6_1],
+        kernels: &Kernel::ALL,
         ..shared("list", "vmbusctl lists the device as sysfs has it, in every format", binding::list)
     },
-    shared("bind-restore", "to UIO and back; the kernel's hv_balloon driver negotiates again", binding::bind_restore),
+    Scenario {
+        kernels: SINCE_6_10,
+        ..shared("bind-restore", "to UIO and back; the kernel's hv_balloon negotiates again", binding::bind_restore)
+    },
     shared("busy", "a second process gets exit 5, and an open device is not unbound", lifetime::busy),
     shared("late-bind", "a device bound after the driver began to wait is seen by uevent", binding::late_bind),
     shared("kill9", "killed while open, then restored and opened again", lifetime::kill9),
     shared("reopen-100", "opened and closed a hundred times, and nothing leaks", lifetime::reopen),
-    shared("negotiate", "the host's numbers equal those the driver says it sent", balloon::negotiate),
+    Scenario {
+        kernels: SINCE_6_10,
+        ..shared("negotiate", "the host's numbers equal those the driver says it sent", balloon::negotiate)
+    },
     shared("inflate-deflate", "the host takes 32 MiB out and gives them back, exactly", balloon::inflate_deflate),
     Scenario {
         own_boot: true,
+        kernels: SINCE_6_10,
         ..shared("unbind-under-load", "unbound while two threads hammer its rings: exit 6", lifetime::unbind_under_load)
     },
     Scenario {
         own_boot: true,
+        every_time: false,
         ..shared(
             "unbind-contiguous",
             "the same with a mapping that the kernel leaves behind",
@@ -76,6 +111,7 @@ pub(crate) const ALL: [Scenario; 13] = [
     },
     Scenario {
         own_boot: true,
+        every_time: false,
         ..shared(
             "registry-100",
             "bound and unbound a hundred times under a registered driver",
@@ -87,6 +123,11 @@ pub(crate) const ALL: [Scenario; 13] = [
         ..shared("old-kernel", "6.1 refuses the channel, and doctor says why", old_kernel::refused)
     },
 ];
+
+/// All scenarios, in the order they are played in.
+pub(crate) fn all() -> impl Iterator<Item = &'static Scenario> {
+    QEMU.iter().chain(vmm::SCENARIOS.iter().copied().flatten())
+}
 
 /// What a scenario plays in.
 #[derive(Debug)]
@@ -129,9 +170,14 @@ impl Scene<'_> {
             .with_context(|| format!("`vmbusctl {}` printed no JSON: {}", arguments.join(" "), describe(&finished)))
     }
 
+    /// The VMM's control socket.
+    fn control(&mut self) -> Result<&mut Control> {
+        self.guest.control()
+    }
+
     /// Forgets what the host has reported so far.
     fn qmp_forget(&mut self) -> Result<()> {
-        self.guest.qmp.forget_events()
+        self.guest.qmp()?.forget_events()
     }
 
     /// The guest kernel's log since the scenario began.

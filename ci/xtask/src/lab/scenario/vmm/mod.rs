@@ -1,0 +1,42 @@
+//! Scenarios on the VMM's host: what a guest's kernel and our driver make of devices that come, go and misbehave. Each
+//! file has the table of its own scenarios; all are listed here, in the order they are played in.
+
+mod first_light;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::{Scenario, Scene, eventually};
+use crate::lab::control::Offered;
+
+/// The tables of all files.
+pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS];
+
+/// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
+const KERNEL: Duration = Duration::from_secs(20);
+
+impl Scene<'_> {
+    /// A channel as the host lists it.
+    fn offered(&mut self, offer: u64) -> Result<Offered> {
+        self.control()?.offered(offer)
+    }
+
+    /// Waits until sysfs has a device (or until it has none any more).
+    fn await_device(&mut self, instance: &str, there: bool) -> Result<()> {
+        let (what, test) = if there { ("in", "-e") } else { ("gone from", "! -e") };
+        eventually(&format!("device {instance} {what} sysfs"), KERNEL, || {
+            let line = format!("test {test} /sys/bus/vmbus/devices/{instance} && echo yes || true");
+            Ok((self.guest.shell(&line)? == "yes").then_some(()))
+        })
+    }
+
+    /// What `vmbusctl list` says about a device, if it lists that.
+    fn listed(&mut self, instance: &str) -> Result<Option<serde_json::Value>> {
+        let listing = self.vmbusctl_json(&["list"], 0)?;
+        let devices = listing.get("devices").and_then(serde_json::Value::as_array);
+        let devices = devices.context("`list --json` has no `devices`")?;
+        let is = |device: &&serde_json::Value| device.get("instance").and_then(|it| it.as_str()) == Some(instance);
+        Ok(devices.iter().find(is).cloned())
+    }
+}
