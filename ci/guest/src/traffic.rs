@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use vmbus_channels::{Channel, Error, IncomingPacket, OutgoingPacket, Wake};
-use vmbus_ringbuf::{FLAG_COMPLETION_REQUESTED, PacketType, WriteError};
+use vmbus_channels::{Channel, Error, OutgoingPacket, Wake};
+use vmbus_ringbuf::{FLAG_COMPLETION_REQUESTED, Memory, Packet, PacketType, WriteError};
 
 /// Packets that are received in one go.
 const BUDGET: usize = 64;
@@ -308,8 +308,8 @@ pub(crate) fn word(number: u64, place: usize) -> u64 {
 }
 
 /// What is wrong with a reply, which `text` is used for.
-fn check(
-    packet: &IncomingPacket<'_>,
+fn check<M: Memory>(
+    packet: &Packet<'_, M>,
     waiting: Option<&Waiting>,
     plan: &Plan,
     text: &mut Vec<u8>,
@@ -341,4 +341,48 @@ fn check(
         return Err(format!("id {:#x}, not {:#x}", packet.transaction_id(), waiting.number));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use vmbus_ringbuf::{Mapped, Reader, Writer};
+
+    use super::*;
+
+    /// What is said of a reply of these words to packet 7, of two words.
+    fn judged(packet: OutgoingPacket<'_>, words: &[u64], plan: Plan) -> Result<(), String> {
+        let control: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+        let data: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+        let ring = Mapped::in_memory(&control, &data).unwrap();
+        let (mut writer, mut reader) = (Writer::new(&ring).unwrap(), Reader::new(&ring).unwrap());
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let _ = writer.try_write(&packet, &[&bytes]).unwrap();
+        let mut batch = reader.batch();
+        let packet = batch.next().unwrap().unwrap();
+        check(&packet, Some(&Waiting { number: 7, since: Instant::now() }), &plan, &mut Vec::new())
+    }
+
+    #[test]
+    fn only_what_was_sent_is_a_reply() {
+        let plan = Plan { words: 2, ..Plan::PLAIN };
+        let words = [word(7, 0), word(7, 1)];
+        assert_eq!(judged(OutgoingPacket::in_band(7), &words, plan), Ok(()));
+        for (packet, words, complaint) in [
+            (OutgoingPacket::in_band(8), &words[..], "id 0x8"),
+            (OutgoingPacket::in_band(7), &words[..1], "8 bytes, not 16"),
+            (OutgoingPacket::in_band(7), &[word(8, 0), word(8, 1)], "word 0"),
+            (OutgoingPacket::in_band(7), &[word(7, 0), word(7, 1) ^ 1], "word 1"),
+            (OutgoingPacket::completion(7), &words, "type"),
+        ] {
+            let said = judged(packet, words, plan).unwrap_err();
+            assert!(said.contains(complaint), "{said}");
+        }
+        // Who asks for a completion has ids of its own.
+        assert_eq!(judged(OutgoingPacket::in_band(1 << 32).with_completion_requested(), &words, plan), Ok(()));
+        let completions = Plan { completions: true, ..plan };
+        assert_eq!(judged(OutgoingPacket::completion(7), &words, completions), Ok(()));
+        assert!(judged(OutgoingPacket::in_band(7), &words, completions).is_err());
+    }
 }
