@@ -24,7 +24,7 @@ use crate::memory::GuestRam;
 
 /// Where the tables begin: in what firmware would take below 1 MiB.
 pub const RSDP: u64 = 0xe_0000;
-const TABLES_END: u64 = 0x10_0000;
+const TABLES_END: u64 = 0xf_0000;
 
 const MAKER: [u8; 6] = *b"VMBUS ";
 const MODEL: [u8; 8] = *b"SIMHOST ";
@@ -44,7 +44,7 @@ pub fn write(ram: &GuestRam, processors: u32) -> Result<()> {
         let at = next;
         next = (at + table.len() as u64).next_multiple_of(16);
         if next > TABLES_END {
-            bail!("the ACPI tables do not fit below 1 MiB");
+            bail!("the ACPI tables do not fit below the reset vector");
         }
         ram.mapped().write_slice(table, GuestAddress(at)).context("store the ACPI tables")?;
         Ok(at)
