@@ -123,6 +123,7 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
     let (mut seen, start) = (Seen::default(), Instant::now());
     let (mut before, mut after) = (None, None);
     let patience = Duration::from_secs(args.patience_seconds);
+    let slack = args.slack.after(args.count);
     let last = args.warm_up.saturating_add(args.count.max(1));
     say.line(&json!({ "event": "waiting", "cycles": last }))?;
     for cycle in 1..=last {
@@ -133,7 +134,7 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
             before = Some(Level::now()?);
         }
         if let (Some(before), true) = (&before, cycle == last) {
-            after = Some(Level::settled(before, &args.slack, Duration::from_secs(5))?);
+            after = Some(Level::settled(before, &slack, Duration::from_secs(5))?);
         }
         let during = args.during.of_cycle(cycle);
         one(vmbus, &offer, during, args, cycle, &mut seen)
@@ -146,10 +147,11 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
         }
     }
     let counters = vmbus.counters()?;
-    let wrong = before.zip(after).map(|(before, after)| after.risen(&before, &args.slack)).unwrap_or_default();
+    let grown = before.zip(after).map(|(before, after)| after.grown_kib(&before));
+    let wrong = before.zip(after).map(|(before, after)| after.risen(&before, &slack)).unwrap_or_default();
     say.line(&json!({
         "event": "end", "cycles": last, "opened": seen.opened, "too_late": seen.too_late, "refused": seen.refused, "received": seen.received,
-        "ended": seen.ended, "odd": seen.odd, "before": before, "after": after, "risen": wrong,
+        "ended": seen.ended, "odd": seen.odd, "before": before, "after": after, "grown_kib": grown, "risen": wrong,
         "binding": binding.tally(), "counters": counters, "ms": start.elapsed().as_millis(),
     }))?;
     ensure!(counters.open == 0, "{} channels are still open", counters.open);
