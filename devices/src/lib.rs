@@ -59,5 +59,6 @@
 pub mod balloon;
 mod error;
 pub mod registry;
+pub mod socket;
 
 pub use error::Error;
