@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::mutation::{Mutations, mutated};
 use super::state::{Phase, Remains, State};
-use super::sync::{Arc, Condvar, Mutex, lock, wait};
+use super::sync::{Arc, Condvar, Mutex, is_unwinding, lock, wait};
 use super::table::{EndpointId, Table};
 use super::{Bell, Kind, Refused};
 
@@ -57,7 +57,9 @@ impl<K: Kind> Deref for Owner<K> {
 
 impl<K: Kind> Drop for Owner<K> {
     fn drop(&mut self) {
-        drop(self.0.close());
+        if !is_unwinding() {
+            drop(self.0.close());
+        }
     }
 }
 
@@ -376,7 +378,7 @@ impl<K: Kind> Held<K> {
 
 impl<K: Kind> Drop for Endpoint<K> {
     fn drop(&mut self) {
-        if !mutated!(self.names.mutations, KeepClosed) {
+        if !is_unwinding() && !mutated!(self.names.mutations, KeepClosed) {
             lock(&self.names.table).release(self.id);
         }
     }

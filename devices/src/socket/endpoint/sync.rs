@@ -41,3 +41,15 @@ pub(super) fn wait<'a, T>(
 ) -> (MutexGuard<'a, T>, bool) {
     (changed.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner), true)
 }
+
+/// Whether a model has found something: its primitives can't be used while the thread unwinds.
+#[cfg(any(loom, shuttle))]
+pub(super) fn is_unwinding() -> bool {
+    std::thread::panicking()
+}
+
+/// Outside of models nothing is amiss with them.
+#[cfg(not(any(loom, shuttle)))]
+pub(super) const fn is_unwinding() -> bool {
+    false
+}
