@@ -5,7 +5,7 @@ mod settings;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub use settings::{Counters, OpenOptions, Settings};
+pub use settings::{Counters, OpenOptions, Placement, Settings};
 
 use uuid::Uuid;
 use vmbus::class::Class;
@@ -222,7 +222,7 @@ impl Vmbus {
 
 impl From<OpenOptions> for OpenSettings {
     fn from(options: OpenOptions) -> Self {
-        let OpenOptions { outgoing_bytes, incoming_bytes, processor, user_defined } = options;
+        let OpenOptions { outgoing_bytes, incoming_bytes, processor, user_defined, placement: _ } = options;
         Self { outgoing_bytes, incoming_bytes, processor, user_defined }
     }
 }

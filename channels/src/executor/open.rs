@@ -8,7 +8,7 @@ use vmbus::message::GpadlId;
 
 use super::reply::{Reply, Waiting};
 use super::run::Executor;
-use crate::channel::{Dispatched, Hold};
+use crate::channel::{Dispatched, Hold, Way};
 use crate::control::{Input, Ticket};
 use crate::dispatch::Entry;
 use crate::{Channel, ChannelId, Error, Offer};
@@ -34,7 +34,7 @@ impl Executor {
         self.open.insert(channel, Arc::downgrade(&hold));
         match reply {
             Reply::Channel(to) => {
-                let entry = hold.is_told().then(|| Entry::notify(hold.notifier().clone()).on_line(hold.line().clone()));
+                let entry = hold.is_told().then(|| Entry::tell(Arc::clone(hold.bells())).on_line(hold.line().clone()));
                 let built = Channel::build(outgoing, incoming, hold);
                 if let (Ok(_), Some(entry)) = (&built, entry) {
                     self.enter(processor, relid, channel, entry);
@@ -63,13 +63,13 @@ impl Executor {
 
     /// Whether a channel is open and its owner waits for interrupts by himself.
     fn is_alone(&self, channel: ChannelId) -> bool {
-        self.open.get(&channel).and_then(Weak::upgrade).is_some_and(|hold| !hold.is_told())
+        self.open.get(&channel).and_then(Weak::upgrade).is_some_and(|hold| matches!(hold.way(), Way::Alone))
     }
 
     fn hold(&mut self, channel: ChannelId, relid: u32, ring: GpadlId, dispatched: bool) -> Result<Ends, Error> {
         let offer = self.offers.get(&channel).cloned().ok_or(Error::Gone(channel))?;
         let Port { outgoing, incoming, line } = self.link.port(relid, ring)?;
-        let told = dispatched || is_one_of_many(&offer);
+        let told = dispatched || is_one_of_many(&offer) || line.descriptor().is_none();
         if line.descriptor().is_some() && offer.primary.is_some_and(|primary| self.is_alone(primary)) {
             let hint = "close it, then open it again with open_dispatched";
             return Err(Error::State {
@@ -78,7 +78,8 @@ impl Executor {
                 hint,
             });
         }
-        let hold = Hold::new(offer, line, told, Some(self.queue.clone()))?;
+        let way = if told { Way::Told } else { Way::Alone };
+        let hold = Hold::new(offer, line, way, Some(self.queue.clone()))?;
         Ok((outgoing, incoming, Arc::new(hold)))
     }
 }

@@ -1,0 +1,93 @@
+//! Processors without a dispatcher: whoever waits for the one channel that is there sleeps on the processor's interrupts.
+//!
+//! Each sleeper watches the interrupt's eventfd by an edge-triggered epoll of its own and never reads it: so each hears
+//! of every interrupt, and none takes another's. The channel's flag must be taken behind the wake-up and before the
+//! look at the rings: the host does not interrupt again for a flag that is set. A late interrupt of a channel that was
+//! here before makes its successor look once for nothing; a flag that it left is taken when the relid comes here again.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use vmbus::link::Interrupts;
+
+use super::flags::{Flags, PageFlags};
+use super::mutation::{Mutant, Mutation};
+
+/// The interrupts of a processor without a dispatcher.
+#[derive(Debug)]
+pub struct DirectProcessor {
+    flags: PageFlags,
+    event: OwnedFd,
+}
+
+impl DirectProcessor {
+    /// From what the link has for it.
+    #[must_use]
+    pub fn new(interrupts: Interrupts) -> Self {
+        Self { flags: PageFlags::new(interrupts.flags, interrupts.flags_offset), event: interrupts.event }
+    }
+}
+
+/// The event flag of the channel that has a processor for itself.
+pub struct OneFlag<F> {
+    flags: F,
+    relid: usize,
+    mutant: Mutant,
+}
+
+impl<F: Flags> OneFlag<F> {
+    /// The flag of this relid, which is taken: whoever had the relid here before may have left it set.
+    pub fn placed(flags: F, relid: usize, mutant: Mutant) -> Self {
+        if !mutant.lacks(Mutation::FlagKept) {
+            flags.take_one(relid);
+        }
+        Self { flags, relid, mutant }
+    }
+
+    /// Takes note of the interrupts so far, behind a wake-up and before the rings are looked at.
+    pub fn take(&self) {
+        if !self.mutant.lacks(Mutation::FlagLeft) {
+            self.flags.take_one(self.relid);
+        }
+    }
+}
+
+/// A channel's place on a processor of its own.
+pub struct Direct {
+    flag: OneFlag<Arc<DirectProcessor>>,
+}
+
+impl Direct {
+    /// Places a channel there. Before the host's first interrupt for it is waited for.
+    #[must_use]
+    pub fn new(processor: Arc<DirectProcessor>, relid: usize) -> Self {
+        Self { flag: OneFlag::placed(processor, relid, Mutant::default()) }
+    }
+
+    /// As [`OneFlag::take`].
+    pub(crate) fn take(&self) {
+        self.flag.take();
+    }
+
+    /// What tells of each interrupt, to an edge-triggered epoll. Not to be read.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.flag.flags.event.as_fd()
+    }
+}
+
+impl Flags for Arc<DirectProcessor> {
+    fn take_next(&self, from: usize) -> Option<(usize, u64)> {
+        self.flags.take_next(from)
+    }
+
+    fn take_one(&self, relid: usize) -> bool {
+        self.flags.take_one(relid)
+    }
+}
+
+impl fmt::Debug for Direct {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Direct").field("relid", &self.flag.relid).finish_non_exhaustive()
+    }
+}
