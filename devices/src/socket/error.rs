@@ -58,10 +58,4 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// The same error once more: for those who come later.
-pub(super) fn again(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
+

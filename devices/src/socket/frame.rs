@@ -72,6 +72,9 @@ pub enum NoFrame {
         /// What there is.
         there: usize,
     },
+    /// It is of a kind that pipes do not have.
+    #[error("a packet that is no plain one in a byte pipe")]
+    Packet,
     /// It is shorter than a header.
     #[error("a packet of {0} bytes in a byte pipe")]
     Short(usize),

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vmbus_channels::{Error, OutgoingPacket, Sender};
+use vmbus_channels::{OutgoingPacket, Sender};
 use vmbus_ringbuf::WriteError;
 
 use crate::socket::error;
@@ -217,13 +217,5 @@ impl Outbound {
                 Err(error) => log::debug!(target: "vmbus::socket", "the end of a stream was not said: {error}"),
             }
         }
-    }
-
-    /// Whether the peer has taken everything out of the ring; asks for a signal if not.
-    ///
-    /// # Errors
-    /// The peer is gone.
-    pub(super) fn is_drained(&mut self) -> Result<bool, Error> {
-        self.sender.as_mut().map_or(Ok(true), |sender| sender.arm(u32::MAX))
     }
 }

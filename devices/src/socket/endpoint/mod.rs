@@ -55,7 +55,7 @@ pub trait Kind: 'static {
     type Bell: Bell;
 }
 
-/// Shows that something waits to be accepted: a descriptor that event loops watch.
+/// Shows that something waits to be accepted, that a connect has ended, or the close: a descriptor that event loops watch.
 pub trait Bell: Send + Sync {
     /// From now on something waits, or nothing does. Called in the order in which it came so.
     fn ring(&self, waits: bool);

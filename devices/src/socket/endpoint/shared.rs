@@ -220,6 +220,11 @@ impl<K: Kind> Endpoint<K> {
         lock(&self.state).phase()
     }
 
+    /// Whether it is over.
+    pub fn is_closed(&self) -> bool {
+        self.phase() == Phase::Closed
+    }
+
     /// Shows that something waits.
     pub fn bell(&self) -> &K::Bell {
         &self.bell
@@ -288,8 +293,11 @@ impl<K: Kind> Endpoint<K> {
     /// # Errors
     /// Given back when the endpoint was closed meanwhile: destroy it.
     pub fn complete(&self, outcome: K::Outcome) -> Result<(), K::Outcome> {
-        let completed = lock(&self.state).complete(outcome);
+        let mut state = lock(&self.state);
+        let completed = state.complete(outcome);
         if completed.is_ok() {
+            self.bell.ring(true);
+            drop(state);
             self.changed.notify_all();
         }
         completed
