@@ -95,7 +95,7 @@ fn vectored(world: &mut dyn World) -> Result<(), String> {
     stream.write_all(&sent[written..100]).unwrap();
     peer.send(20_000);
     let (mut one, mut none, mut two) = ([0; 3], [0; 0], [0; 9_000]);
-    let mut got = Vec::new();
+    let mut got: Vec<u8> = Vec::new();
     while got.len() < 20_000 {
         let mut buffers = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut none), IoSliceMut::new(&mut two)];
         let read = stream.read_vectored(&mut buffers).unwrap();
