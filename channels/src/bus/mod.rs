@@ -126,8 +126,8 @@ impl Vmbus {
     /// [`Error::Gone`], rescinded ([`Error::is_rescinded`]), [`Error::State`] when it is open already,
     /// [`Error::Host`], [`Error::Silent`], [`Error::Memory`], [`Error::Argument`]; as [`offers`](Self::offers).
     pub fn open(&self, channel: ChannelId, options: OpenOptions) -> Result<Channel, Error> {
-        let command = Command::Open(channel, options.into());
-        let opened = self.inner.queue.ask("open", |to| Event::Command(command, Reply::Channel(to)))?;
+        let (placement, command) = (options.placement, Command::Open(channel, options.into()));
+        let opened = self.inner.queue.ask("open", |to| Event::Command(command, Reply::Channel(to, placement)))?;
         Ok(opened.keeping(self.clone()))
     }
 

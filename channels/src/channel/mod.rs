@@ -27,8 +27,8 @@ pub use halves::{Receiver, Sender};
 pub(crate) use hold::{Hold, Reason, Way};
 pub use receive::Wake;
 
-use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker};
 use crate::dispatch::Half;
+use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker};
 use owner::Owner;
 use receive::Incoming;
 use transmit::Transmitter;

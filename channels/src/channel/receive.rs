@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use vmbus::memory::Ring;
 use vmbus_ringbuf::Reader;
 
+use super::IncomingPacket;
 use super::hold::Hold;
 use super::sleep::{Sleep, Sleeper};
-use super::IncomingPacket;
 use crate::Error;
 use crate::dispatch::Half;
 

@@ -153,15 +153,15 @@ impl Sleeper {
     }
 
     fn sleep_direct(&mut self, hold: &Hold, direct: &Direct, timeout: Option<Duration>) -> Result<Sleep, Error> {
-        if !self.watches {
+        let first = !self.watches;
+        if first {
             let flags = EventFlags::IN | EventFlags::ET;
             let (epoll, data) = (self.epoll(hold)?, EventData::new_u64(EVENT));
             epoll::add(epoll, direct.event(), data, flags).map_err(|error| failed(hold, error))?;
             self.watches = true;
-            // Whatever came before was for nobody's ears; the look comes after.
-            direct.take();
-            return Ok(Sleep::Event);
         }
+        // It counts what came before as an event, if there ever was an interrupt: that one is taken at once, and looked after.
+        let timeout = if first { Some(Duration::ZERO) } else { timeout };
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let mut events = [MaybeUninit::uninit(); 2];
         let events = match epoll::wait(self.epoll(hold)?, &mut events, timeout.as_ref()) {
@@ -178,8 +178,9 @@ impl Sleeper {
                 _ => slept = Sleep::Event,
             }
         }
-        if slept == Sleep::Event {
+        if first || slept == Sleep::Event {
             direct.take();
+            slept = Sleep::Event;
         }
         Ok(slept)
     }

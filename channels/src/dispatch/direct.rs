@@ -16,7 +16,7 @@ use super::mutation::{Mutant, Mutation};
 
 /// The interrupts of a processor without a dispatcher.
 #[derive(Debug)]
-pub struct DirectProcessor {
+pub(crate) struct DirectProcessor {
     flags: PageFlags,
     event: OwnedFd,
 }
@@ -24,7 +24,7 @@ pub struct DirectProcessor {
 impl DirectProcessor {
     /// From what the link has for it.
     #[must_use]
-    pub fn new(interrupts: Interrupts) -> Self {
+    pub(crate) fn new(interrupts: Interrupts) -> Self {
         Self { flags: PageFlags::new(interrupts.flags, interrupts.flags_offset), event: interrupts.event }
     }
 }
@@ -54,14 +54,14 @@ impl<F: Flags> OneFlag<F> {
 }
 
 /// A channel's place on a processor of its own.
-pub struct Direct {
+pub(crate) struct Direct {
     flag: OneFlag<Arc<DirectProcessor>>,
 }
 
 impl Direct {
     /// Places a channel there. Before the host's first interrupt for it is waited for.
     #[must_use]
-    pub fn new(processor: Arc<DirectProcessor>, relid: usize) -> Self {
+    pub(crate) fn new(processor: Arc<DirectProcessor>, relid: usize) -> Self {
         Self { flag: OneFlag::placed(processor, relid, Mutant::default()) }
     }
 

@@ -64,9 +64,12 @@ impl Dispatchers {
     }
 
     /// How many of a link's processors get a dispatcher, the first ones: all but those that are to be direct.
-    #[must_use]
-    pub fn dispatched(link: &dyn Link, settings: &Settings) -> usize {
-        link.processors().saturating_sub(settings.direct).max(1)
+    pub(crate) fn dispatched(link: &mut dyn Link, settings: &Settings) -> usize {
+        let processors = link.processors().max(1);
+        let shared = processors.saturating_sub(settings.direct).max(1);
+        // Where interrupts come by descriptors of the channels, there is nothing to sleep on.
+        let has_interrupts = shared < processors && link.interrupts(shared).is_some();
+        if has_interrupts { shared } else { processors }
     }
 
     /// Puts a channel into a processor's map, and has it looked after once. Processors that the link does not have are
