@@ -31,7 +31,6 @@ pub fn serve(place: impl ToPlace) -> Result<()> {
     Ok(())
 }
 
-#[expect(dead_code, reason = "tests take this file as a module")]
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {

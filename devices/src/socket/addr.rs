@@ -151,7 +151,9 @@ impl fmt::Debug for VmSocketAddr {
 
 /// Text that is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no VM socket address; write a context and a port (2:5000, host:5000, any:5000) or a service id (a GUID)")]
+#[error(
+    "{text:?} is no VM socket address; write a context and a port (2:5000, host:5000, any:5000) or a service id (a GUID)"
+)]
 pub struct ParseAddrError {
     text: String,
 }
@@ -217,7 +219,19 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(addr), "{text}");
         }
-        for text in ["", ":", "2:", ":2", "2:-1", "+2:1", "2:+1", "2:4294967296", "2:1:3", "x", "00001388facb11e6bd5864006a7986d3"] {
+        for text in [
+            "",
+            ":",
+            "2:",
+            ":2",
+            "2:-1",
+            "+2:1",
+            "2:+1",
+            "2:4294967296",
+            "2:1:3",
+            "x",
+            "00001388facb11e6bd5864006a7986d3",
+        ] {
             assert!(text.parse::<VmSocketAddr>().is_err(), "{text}");
         }
     }

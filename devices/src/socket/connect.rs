@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::endpoint::{Bell, Held, Refused};
 use super::kernel::KernelConnect;
-use super::sockets::{EventBell, Host, OfBus};
+use super::sockets::{Connected, EventBell, Host, OfBus};
 use super::{ToPlace, VmStream};
 
 /// A connect in progress. Dropping it closes it.
@@ -69,14 +69,14 @@ impl VmConnect {
         let (me, done) = (Arc::clone(&bus), name.share());
         bus.workers.run(move || {
             let mut name = Some(name);
-            let outcome = if done.is_closed() { Err(Refused::Closed.into()) } else { me.connect(addr, done.name()) };
-            if let Ok(connection) = &outcome
+            let result = if done.is_closed() { Err(Refused::Closed.into()) } else { me.connect(addr, done.name()) };
+            if let Ok(connection) = &result
                 && let Some(name) = name.take()
             {
                 connection.keep(name);
             }
             // Closed meanwhile: then nobody wants it, and its drop closes the connection.
-            drop(done.complete(outcome));
+            drop(done.complete(Connected { result, _name: name }));
         })?;
         Ok(Self { way: Way::Bus(endpoint) })
     }
@@ -93,9 +93,8 @@ impl VmConnect {
             Way::Kernel(connect) => connect.wait(deadline)?.map(VmStream::of_kernel),
             Way::Bus(endpoint) => match endpoint.outcome(deadline) {
                 Ok(outcome) => {
-                    let outcome = outcome.map(VmStream::of_bus);
                     self.way = Way::Done;
-                    return outcome;
+                    return outcome.result.map(VmStream::of_bus);
                 }
                 Err(Refused::TimedOut) => None,
                 Err(error) => return Err(error.into()),

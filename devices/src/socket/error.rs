@@ -57,5 +57,3 @@ impl From<Refused> for io::Error {
         Self::new(kind, refused)
     }
 }
-
-

@@ -57,7 +57,10 @@ impl VmListener {
             Host::Bus(bus) => {
                 let beyond = place.addr.port().is_some_and(|port| port > addr::PORT_MOST && port != addr::PORT_ANY);
                 if beyond {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "ports from 2^31 on are the host's own ends"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        "ports from 2^31 on are the host's own ends",
+                    ));
                 }
                 Way::Bus(bus.bind(place.addr, backlog)?)
             }

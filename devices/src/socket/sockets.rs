@@ -58,8 +58,16 @@ pub(super) enum OfBus {}
 
 impl endpoint::Kind for OfBus {
     type Incoming = Connection;
-    type Outcome = io::Result<Connection>;
+    type Outcome = Connected;
     type Bell = EventBell;
+}
+
+/// What came of a connect.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) result: io::Result<Connection>,
+    /// The name that an unsuccessful one had: whoever waits keeps it from others until it has heard.
+    pub(super) _name: Option<LocalName>,
 }
 
 /// An event that is readable while something waits.
@@ -226,7 +234,9 @@ impl OfOneBus {
         };
         if self.family == Family::Pipe {
             // Devices that are there already.
-            for offer in self.bus.offers().map_err(error::of_channel)?.iter().filter(|offer| is_pipe(offer, bound.name())) {
+            for offer in
+                self.bus.offers().map_err(error::of_channel)?.iter().filter(|offer| is_pipe(offer, bound.name()))
+            {
                 self.arrived(offer);
             }
         }
@@ -285,7 +295,9 @@ impl OfOneBus {
             match me.open(offer.id, Ends { family: me.family, local, peer }) {
                 // Not wanted any more: its drop closes it.
                 Ok(connection) => drop(listener.deliver(connection)),
-                Err(error) => log::debug!(target: "vmbus::socket", "a connection to {local} did not come about: {error}"),
+                Err(error) => {
+                    log::debug!(target: "vmbus::socket", "a connection to {local} did not come about: {error}")
+                }
             }
         });
         if let Err(error) = opened {

@@ -232,7 +232,10 @@ impl VmStream {
 /// A time that is some.
 fn some(timeout: Duration) -> io::Result<Duration> {
     if timeout.is_zero() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a timeout of zero would be none; use set_nonblocking"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a timeout of zero would be none; use set_nonblocking",
+        ));
     }
     Ok(timeout)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const LONG: Duration = Duration::from_secs(120);
 
 /// What was run so far.
-pub struct Harness {
+pub(crate) struct Harness {
     filters: Vec<String>,
     list: bool,
     passed: usize,
@@ -18,7 +18,7 @@ pub struct Harness {
 
 impl Harness {
     /// Filters as libtest has them, and `--list`; other options mean nothing here.
-    pub fn from_arguments() -> Self {
+    pub(crate) fn from_arguments() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let list = arguments.iter().any(|argument| argument == "--list");
         let filters = arguments.into_iter().filter(|argument| !argument.starts_with("--")).collect();
@@ -26,7 +26,7 @@ impl Harness {
     }
 
     /// Runs a test if it is wanted, on a thread of its own. `Err` is why it can't run here.
-    pub fn run(&mut self, family: &str, test: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
+    pub(crate) fn run(&mut self, family: &str, test: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
         let name = format!("{family}::{test}");
         if !self.filters.is_empty() && !self.filters.iter().any(|filter| name.contains(filter.as_str())) {
             return;
@@ -61,13 +61,18 @@ impl Harness {
     }
 
     /// Says how it went, and ends the process.
-    pub fn end(self) {
+    pub(crate) fn end(self) {
         if self.list {
             return;
         }
         let verdict = if self.failed.is_empty() { "ok" } else { "FAILED" };
         println!("\nfailures: {:?}", self.failed);
-        println!("test result: {verdict}. {} passed; {} failed; {} ignored", self.passed, self.failed.len(), self.ignored);
+        println!(
+            "test result: {verdict}. {} passed; {} failed; {} ignored",
+            self.passed,
+            self.failed.len(),
+            self.ignored
+        );
         std::process::exit(i32::from(!self.failed.is_empty()) * 101);
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,8 +18,16 @@ struct OfKernel {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// AF_VSOCK, if this machine can reach itself by it.
-pub fn vsock() -> Result<Box<dyn World>, String> {
+/// AF_VSOCK, if this machine can reach itself by it, which is looked up once.
+pub(crate) fn vsock() -> Result<Box<dyn World>, String> {
+    static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+    match WHY_NOT.get_or_init(|| try_vsock().err()) {
+        Some(reason) => Err(reason.clone()),
+        None => try_vsock(),
+    }
+}
+
+fn try_vsock() -> Result<Box<dyn World>, String> {
     let refused = |what: &str, error: std::io::Error| format!("AF_VSOCK can't {what} here: {error}");
     let any = Sockets::kernel().at(VmSocketAddr::new(CID_ANY, PORT_ANY));
     let listener = VmListener::bind(any).map_err(|error| refused("listen", error))?;
@@ -31,7 +39,7 @@ pub fn vsock() -> Result<Box<dyn World>, String> {
     Ok(Box::new(OfKernel { listener: Some(listener), threads: Vec::new() }))
 }
 
-pub fn pair() -> Result<Box<dyn World>, String> {
+pub(crate) fn pair() -> Result<Box<dyn World>, String> {
     Ok(Box::new(OfKernel { listener: None, threads: Vec::new() }))
 }
 

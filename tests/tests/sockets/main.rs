@@ -2,7 +2,7 @@
 //! end, AF_VSOCK by loopback where the machine has it, and the pair in this process.
 //!
 //! `cargo test -p vmbus-tests --test sockets [FILTER]`. What can't run here is reported as ignored, with the reason.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod bus;
 mod harness;

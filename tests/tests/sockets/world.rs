@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use vmbus_devices::socket::{Place, VmStream};
 
 /// Longer than anything takes; for when it goes wrong.
-pub const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 /// Long enough to see that nothing happens.
-pub const SHORT: Duration = Duration::from_millis(50);
+pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
 /// A family, with its peers.
-pub trait World: Send {
+pub(crate) trait World: Send {
     /// A stream to a peer that sends back all it gets, its end included.
     fn echo(&mut self) -> VmStream;
     /// A stream to a peer that does as it is told.
@@ -26,7 +26,7 @@ pub trait World: Send {
 }
 
 /// The other end of a stream.
-pub trait Peer: Send {
+pub(crate) trait Peer: Send {
     /// It sends so many bytes of the pattern, after those before.
     fn send(&mut self, bytes: u64);
     /// It says its end, behind what it was told to send.
@@ -51,18 +51,18 @@ pub trait Peer: Send {
 }
 
 /// Makes peers connect.
-pub trait Dialer: Send {
+pub(crate) trait Dialer: Send {
     /// One more connects, soon.
     fn dial(&mut self);
 }
 
 /// Bytes of the pattern that peers send, each its place modulo 251, from a place on.
-pub fn pattern(place: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn pattern(place: u64, bytes: usize) -> Vec<u8> {
     let start = u8::try_from(place % 251).unwrap();
     (0..=250_u8).cycle().skip(usize::from(start)).take(bytes).collect()
 }
 
 /// The sum over bytes whose order changes it: each times its place.
-pub fn checksum(bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     (0_u64..).zip(bytes).fold(0, |sum, (place, byte)| sum.wrapping_add(place.wrapping_mul(u64::from(*byte))))
 }

@@ -31,6 +31,7 @@ pub(super) struct Outbound {
 }
 
 /// Bytes that are to be written, and how many of them were.
+#[derive(Clone, Copy)]
 pub(super) struct Bytes<'a> {
     slices: &'a [IoSlice<'a>],
     /// In the first slice.
@@ -116,6 +117,8 @@ impl Outbound {
     pub(super) fn put(&mut self, bytes: &mut Bytes<'_>) -> io::Result<()> {
         let Some(sender) = self.sender.as_mut() else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let packet_bytes = &mut self.packet_bytes;
+        // What an error leaves in the ring is written to nobody.
+        let before = *bytes;
         sender
             .send_batch(|batch| {
                 while bytes.left() != 0 {
@@ -147,7 +150,10 @@ impl Outbound {
                 }
                 Ok(())
             })
-            .map_err(error::of_channel)?;
+            .map_err(|error| {
+                *bytes = before;
+                error::of_channel(error)
+            })?;
         if self.armed && bytes.written() != 0 {
             self.disarm();
         }

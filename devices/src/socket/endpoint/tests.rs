@@ -1,5 +1,4 @@
 //! Endpoints by one thread: every step of their life, and every refusal.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use super::Test;
 use crate::world::{World, checksum, pattern};
 
-pub fn tests() -> Vec<(&'static str, Test)> {
+pub(crate) fn tests() -> Vec<(&'static str, Test)> {
     vec![
         ("few_bytes_come_back", few),
         ("a_mebibyte_comes_back_by_two_threads", mebibyte),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Test;
 use crate::world::{LONG, SHORT, World, checksum, pattern};
 
-pub fn tests() -> Vec<(&'static str, Test)> {
+pub(crate) fn tests() -> Vec<(&'static str, Test)> {
     vec![
         ("half_close_is_exact", half_close),
         ("the_peers_half_close_leaves_writing", peers_half_close),

@@ -10,7 +10,7 @@ use vmbus_devices::socket::{VmConnect, VmListener, VmStream};
 use super::{Test, readable};
 use crate::world::{LONG, SHORT, World};
 
-pub fn tests() -> Vec<(&'static str, Test)> {
+pub(crate) fn tests() -> Vec<(&'static str, Test)> {
     vec![
         ("one_source_runs_on_every_family", application),
         ("connect_timeout_connects", connect_timeout),
@@ -25,6 +25,7 @@ pub fn tests() -> Vec<(&'static str, Test)> {
 }
 
 #[path = "../../../../devices/examples/vmsock.rs"]
+#[expect(unreachable_pub, dead_code, reason = "it is a program")]
 mod example;
 
 fn application(world: &mut dyn World) -> Result<(), String> {

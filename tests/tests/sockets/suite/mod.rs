@@ -13,16 +13,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::world::World;
 
 /// A test.
-pub type Test = fn(&mut dyn World) -> Result<(), String>;
+pub(crate) type Test = fn(&mut dyn World) -> Result<(), String>;
 
 /// All of them.
-pub fn all() -> Vec<(&'static str, Test)> {
+pub(crate) fn all() -> Vec<(&'static str, Test)> {
     let parts = [bytes::tests(), ends::tests(), meeting::tests(), waiting::tests()];
     parts.into_iter().flatten().collect()
 }
 
 /// Whether a descriptor becomes readable in time.
-pub fn readable(descriptor: &impl AsFd, timeout: Duration) -> bool {
+pub(crate) fn readable(descriptor: &impl AsFd, timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     loop {
         let time = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap();
