@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::addr::{self, CID_ANY};
 use super::connect::What;
 use super::kernel::KernelListener;
-use super::sockets::{Host, LocalName};
+use super::sockets::{Host, LocalName, OfOneBus};
 use super::{ToPlace, VmCloser, VmSocketAddr, VmStream};
 
 /// Connections that may wait to be accepted, unless said otherwise: what std has.
@@ -34,7 +34,8 @@ struct Shared {
 #[derive(Debug)]
 enum Way {
     Kernel(KernelListener),
-    Bus(LocalName),
+    /// And what brings connections, as long as somebody listens.
+    Bus(LocalName, #[expect(dead_code, reason = "kept, and not used")] Arc<OfOneBus>),
 }
 
 impl VmListener {
@@ -62,7 +63,7 @@ impl VmListener {
                         "ports from 2^31 on are the host's own ends",
                     ));
                 }
-                Way::Bus(bus.bind(place.addr, backlog)?)
+                Way::Bus(bus.bind(place.addr, backlog)?, Arc::clone(bus))
             }
         };
         Ok(Self { shared: Arc::new(Shared { way, nonblocking: AtomicBool::new(false) }) })
@@ -79,7 +80,7 @@ impl VmListener {
                 let (socket, peer) = listener.accept(waits)?;
                 Ok((VmStream::of_kernel(socket), peer))
             }
-            Way::Bus(endpoint) => {
+            Way::Bus(endpoint, _) => {
                 let connection = endpoint.accept(if waits { None } else { Some(Instant::now()) })?;
                 let peer = connection.peer();
                 Ok((VmStream::of_bus(connection), peer))
@@ -100,7 +101,7 @@ impl VmListener {
     pub fn local_addr(&self) -> io::Result<VmSocketAddr> {
         match &self.shared.way {
             Way::Kernel(listener) => listener.local(),
-            Way::Bus(endpoint) => Ok(VmSocketAddr::of_service(CID_ANY, endpoint.name())),
+            Way::Bus(endpoint, _) => Ok(VmSocketAddr::of_service(CID_ANY, endpoint.name())),
         }
     }
 
@@ -128,7 +129,7 @@ impl VmListener {
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         match &self.shared.way {
             Way::Kernel(listener) => listener.take_error(),
-            Way::Bus(_) => Ok(None),
+            Way::Bus(..) => Ok(None),
         }
     }
 
@@ -142,7 +143,7 @@ impl VmListener {
     pub fn closer(&self) -> VmCloser {
         let what = match &self.shared.way {
             Way::Kernel(listener) => What::Bell(Arc::clone(&listener.bell)),
-            Way::Bus(endpoint) => What::Endpoint(endpoint.share()),
+            Way::Bus(endpoint, _) => What::Endpoint(endpoint.share()),
         };
         VmCloser { what }
     }
@@ -155,7 +156,7 @@ impl VmListener {
     pub fn call_back(&self, mut callback: impl FnMut(&VmCloser) + Send + 'static) -> io::Result<()> {
         match &self.shared.way {
             Way::Kernel(_) => Err(io::ErrorKind::Unsupported.into()),
-            Way::Bus(endpoint) => {
+            Way::Bus(endpoint, _) => {
                 let closer = self.closer();
                 endpoint.call_back(move |_| callback(&closer));
                 Ok(())
@@ -169,7 +170,7 @@ impl AsFd for VmListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.shared.way {
             Way::Kernel(listener) => listener.as_fd(),
-            Way::Bus(endpoint) => endpoint.bell().0.as_fd(),
+            Way::Bus(endpoint, _) => endpoint.bell().0.as_fd(),
         }
     }
 }

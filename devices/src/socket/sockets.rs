@@ -122,6 +122,12 @@ impl fmt::Debug for Sockets {
     }
 }
 
+impl fmt::Debug for OfOneBus {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("OfOneBus").field("family", &self.family).finish_non_exhaustive()
+    }
+}
+
 impl Sockets {
     /// The kernel's AF_VSOCK: what an address is of that says nothing else.
     #[must_use]

@@ -45,7 +45,7 @@ pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
 
 fn pipe_spec(number: u64) -> DeviceSpec {
     // Even ones echo.
-    let settings = PipeSettings { echoes: number % 2 == 0, ..PipeSettings::default() };
+    let settings = PipeSettings { echoes: number.is_multiple_of(2), ..PipeSettings::default() };
     DeviceSpec::pipe(number, settings).with_flags(OfferFlags::NAMED_PIPE_MODE)
 }
 

@@ -13,9 +13,12 @@ mod world;
 use harness::Harness;
 use world::World;
 
+/// Makes a world, or says why there is none here.
+type Maker = fn() -> Result<Box<dyn World>, String>;
+
 fn main() {
     let mut harness = Harness::from_arguments();
-    let makers: [(&'static str, fn() -> Result<Box<dyn World>, String>); 4] =
+    let makers: [(&'static str, Maker); 4] =
         [("hvsock", bus::hvsock), ("pipe", bus::pipe), ("vsock", kernel::vsock), ("pair", kernel::pair)];
     for (family, make) in makers {
         for (test, run) in suite::all() {
