@@ -37,15 +37,18 @@ pub struct SocketSettings {
     pub linger: Duration,
     /// Endpoints at most: listeners and connections.
     pub endpoints: usize,
-    /// On which kind of processor connections are to be.
+    /// On which kind of processor connections are to be: those of the bus that are for one channel each, while there are
+    /// any, save whoever reads a wake-up.
     pub placement: Placement,
+    /// Over so many processors with dispatchers the others are spread.
+    pub processors: u32,
 }
 
 impl Default for SocketSettings {
-    /// 256 KiB, eight seconds, 4096 endpoints.
+    /// 256 KiB, eight seconds, 4096 endpoints; a processor of its own if one is free, otherwise the first.
     fn default() -> Self {
         let (ring_bytes, linger) = (RING_BYTES_MOST, Duration::from_secs(8));
-        Self { ring_bytes, linger, endpoints: 4096, placement: Placement::default() }
+        Self { ring_bytes, linger, endpoints: 4096, placement: Placement::Direct, processors: 1 }
     }
 }
 
@@ -113,6 +116,7 @@ pub(super) struct OfOneBus {
     settings: SocketSettings,
     rings: OnceLock<u32>,
     next_port: AtomicU32,
+    next_processor: AtomicU32,
     arrivals: Mutex<Option<Arrivals>>,
 }
 
@@ -157,6 +161,7 @@ impl Sockets {
             settings,
             rings: OnceLock::new(),
             next_port: AtomicU32::new(FIRST_EPHEMERAL),
+            next_processor: AtomicU32::new(0),
             arrivals: Mutex::new(None),
         };
         Self { host: Host::Bus(Arc::new(of_one_bus)) }
@@ -260,6 +265,8 @@ impl OfOneBus {
         let bytes = ring + CONTROL_BYTES;
         let mut options = OpenOptions { outgoing_bytes: bytes, incoming_bytes: bytes, ..OpenOptions::default() };
         options.placement = self.settings.placement;
+        let next = self.next_processor.fetch_add(1, Ordering::Relaxed);
+        options.processor = next % self.settings.processors.max(1);
         options
     }
 

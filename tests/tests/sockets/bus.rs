@@ -8,9 +8,10 @@ use std::time::Instant;
 use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::OfferFlags;
+use vmbus_channels::Settings;
 use vmbus_devices::socket::{Place, SocketSettings, Sockets, VmListener, VmSocketAddr, VmStream};
 use vmbus_simhost::device::PipeSettings;
-use vmbus_simhost::{Config, Control, DeviceSpec, OfferId};
+use vmbus_simhost::{Config, Control, DeviceSpec, OfferId, ServerSettings};
 use vmbus_tests::Stack;
 
 use crate::world::{Dialer, LONG, Peer, World};
@@ -21,9 +22,9 @@ const LISTENING_PORT: u32 = 6000;
 const PIPES: u64 = 8;
 
 /// Either family.
-struct OfBus {
+pub(crate) struct OfBus {
     stack: Option<Stack>,
-    sockets: Sockets,
+    pub(crate) sockets: Sockets,
     is_pipe: bool,
     /// Pipes that were not used yet: echoing, and told.
     next: u64,
@@ -31,16 +32,33 @@ struct OfBus {
 }
 
 fn start(config: Config, is_pipe: bool) -> OfBus {
-    let stack = Stack::start(config).unwrap();
+    start_with(config, is_pipe, Settings::default())
+}
+
+fn start_with(config: Config, is_pipe: bool, bus: Settings) -> OfBus {
+    let stack = Stack::start_with(config, ServerSettings::default(), bus).unwrap();
     let settings = SocketSettings::default();
     let sockets = if is_pipe { Sockets::pipes(&stack.bus, settings) } else { Sockets::hvsock(&stack.bus, settings) };
     OfBus { stack: Some(stack), sockets, is_pipe, next: 0, port: LISTENING_PORT }
 }
 
 pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
+    Ok(Box::new(hvsock_with(1)))
+}
+
+pub(crate) fn hvsock_with(seed: u64) -> OfBus {
+    let mut config = Config::seeded(seed);
+    config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
+    start(config, false)
+}
+
+/// The same where a connection has a processor of its own, and sleeps on its interrupt.
+pub(crate) fn hvsock_direct() -> Result<Box<dyn World>, String> {
     let mut config = Config::seeded(1);
     config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
-    Ok(Box::new(start(config, false)))
+    let mut settings = Settings::default();
+    settings.dispatch.direct = 1;
+    Ok(Box::new(start_with(config, false, settings)))
 }
 
 fn pipe_spec(number: u64) -> DeviceSpec {
@@ -55,7 +73,7 @@ pub(crate) fn pipe() -> Result<Box<dyn World>, String> {
 }
 
 impl OfBus {
-    fn control(&self) -> &Control {
+    pub(crate) fn control(&self) -> &Control {
         &self.stack.as_ref().unwrap().control
     }
 
@@ -192,6 +210,7 @@ pub(crate) fn own() -> Vec<(&'static str, fn())> {
     vec![
         ("a_full_backlog_lets_go_of_the_next", unaccepted),
         ("ephemeral_ports_are_returned", ports_are_returned),
+        ("r3_5_nothing_is_left_after_a_churn", crate::churn::churn),
         ("a_service_without_a_port_has_an_address", service_without_port),
     ]
 }

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod bus;
+mod churn;
 mod harness;
 mod kernel;
 mod suite;
@@ -18,8 +19,13 @@ type Maker = fn() -> Result<Box<dyn World>, String>;
 
 fn main() {
     let mut harness = Harness::from_arguments();
-    let makers: [(&'static str, Maker); 4] =
-        [("hvsock", bus::hvsock), ("pipe", bus::pipe), ("vsock", kernel::vsock), ("pair", kernel::pair)];
+    let makers: [(&'static str, Maker); 5] = [
+        ("hvsock", bus::hvsock),
+        ("hvsock-direct", bus::hvsock_direct),
+        ("pipe", bus::pipe),
+        ("vsock", kernel::vsock),
+        ("pair", kernel::pair),
+    ];
     for (family, make) in makers {
         for (test, run) in suite::all() {
             harness.run(family, test, move || {
