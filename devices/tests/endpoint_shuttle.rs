@@ -11,14 +11,14 @@ use std::process::Command;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::sync::Arc;
-use shuttle::sync::atomic::{AtomicU32, Ordering};
+use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use shuttle::{Config, Runner, thread};
 use uuid::Uuid;
 use vmbus_devices::socket::endpoint::mutation::Mutation;
 use vmbus_devices::socket::endpoint::{Endpoints, Held, Kind, Owner, Phase, Refused};
 
 /// Seeds that must pass, and among which each mutant must be caught.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 6000;
 const NAMES: u128 = 2;
 
 /// One that is counted: it must be in one place, and be dropped in the end.
@@ -44,6 +44,8 @@ impl Kind for Items {
 struct World {
     endpoints: Endpoints<Items>,
     items: Arc<AtomicU32>,
+    /// The end has come.
+    ended: Arc<AtomicBool>,
     /// Binders that have each name now.
     owners: [Arc<AtomicU32>; NAMES as usize],
 }
@@ -66,14 +68,33 @@ impl World {
         let start = |endpoint: &Held<Items>| if fails { Err(Refused::Bound) } else { endpoint.listen(1) };
         let Ok(owner) = self.endpoints.bind(name, (), start) else { return };
         assert_eq!(self.owners[index].fetch_add(1, Ordering::SeqCst), 0, "two have one name");
+        // Given up before the name is, by whoever closes.
+        let counted = Arc::new(AtomicBool::new(true));
+        let gives_up = {
+            let (counted, owners) = (Arc::clone(&counted), Arc::clone(&self.owners[index]));
+            move || {
+                if counted.swap(false, Ordering::SeqCst) {
+                    owners.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+        };
         if thread_rng().gen_range(0..2) == 0 {
-            owner.call_back(|endpoint: &Held<Items>| drop(endpoint.close()));
+            let gives_up = gives_up.clone();
+            owner.call_back(move |endpoint: &Held<Items>| {
+                gives_up();
+                drop(endpoint.close());
+            });
         }
         let share = owner.share();
         let accepts = thread::spawn(move || drop(share.accept(None)));
         thread::yield_now();
+        let closed = owner.phase() == Phase::Closed;
+        assert!(
+            closed || !self.ended.load(Ordering::SeqCst) || owner.phase() == Phase::Closed,
+            "the end left one open"
+        );
         assert!(owner.begin_connect().is_err(), "a bound endpoint connects");
-        self.owners[index].fetch_sub(1, Ordering::SeqCst);
+        gives_up();
         self.close(&owner);
         accepts.join().unwrap();
     }
@@ -81,6 +102,7 @@ impl World {
     fn close(&self, owner: &Owner<Items>) {
         drop(owner.close());
         assert_eq!(owner.phase(), Phase::Closed);
+        assert!(owner.deliver(self.item()).is_err(), "taken in after the close");
     }
 
     /// Connects, while somebody closes.
@@ -113,6 +135,7 @@ fn scenario(without: Option<Mutation>) {
     let world = World {
         endpoints: Endpoints::without(4, without),
         items: Arc::new(AtomicU32::new(0)),
+        ended: Arc::new(AtomicBool::new(false)),
         owners: [Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0))],
     };
     let threads: Vec<_> = (0..4)
@@ -120,7 +143,7 @@ fn scenario(without: Option<Mutation>) {
             let world = world.clone();
             thread::spawn(move || {
                 for _ in 0..3 {
-                    match thread_rng().gen_range(0..4) {
+                    match thread_rng().gen_range(0..5) {
                         0 | 1 => world.listen(),
                         2 => world.connect(),
                         _ => world.deliver(),
@@ -129,8 +152,9 @@ fn scenario(without: Option<Mutation>) {
             })
         })
         .collect();
-    if thread_rng().gen_range(0..4) == 0 {
+    if thread_rng().gen_range(0..2) == 0 {
         world.endpoints.end();
+        world.ended.store(true, Ordering::SeqCst);
     }
     for thread in threads {
         thread.join().unwrap();
