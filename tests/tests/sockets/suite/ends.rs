@@ -14,6 +14,8 @@ pub(crate) fn tests() -> Vec<(&'static str, Test)> {
         ("what_was_sent_before_the_end_is_read_after_it", lingering),
         ("what_was_written_before_the_drop_arrives", written_before_drop),
         ("a_reset_is_told_from_an_end", reset),
+        ("a_reset_behind_an_end_is_no_reset", reset_behind_end),
+        ("the_end_is_said_however_full_it_is", end_when_full),
         ("take_error_tells_a_reset_once", take_error),
         ("shutdown_wakes_a_reader", wakes_reader),
         ("shutdown_wakes_a_writer_and_says_the_end", wakes_writer),
@@ -67,6 +69,8 @@ fn written_before_drop(world: &mut dyn World) -> Result<(), String> {
     let bytes = pattern(0, 40_000);
     stream.write_all(&bytes).unwrap();
     drop(stream);
+    // Whoever does not linger is gone by then.
+    std::thread::sleep(SHORT);
     peer.go();
     peer.wait_received((40_000, checksum(&bytes), true));
     peer.end();
@@ -83,6 +87,41 @@ fn reset(world: &mut dyn World) -> Result<(), String> {
     assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset, "and so it stays");
     assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert!(stream.take_error().unwrap().is_none(), "it was told");
+    Ok(())
+}
+
+fn reset_behind_end(world: &mut dyn World) -> Result<(), String> {
+    let (mut stream, mut peer) = world.told();
+    peer.send(3);
+    peer.end();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 3);
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
+    peer.reset()?;
+    for _ in 0..3 {
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "nothing was lost");
+        std::thread::sleep(SHORT);
+    }
+    assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(stream.take_error().unwrap().is_none());
+    Ok(())
+}
+
+fn end_when_full(world: &mut dyn World) -> Result<(), String> {
+    for first in [10_000, 4000, 57] {
+        let (mut stream, mut peer) = world.told();
+        peer.stop();
+        stream.set_nonblocking(true).unwrap();
+        let mut written = 0;
+        for bytes in [first, 50, 1] {
+            while let Ok(count) = stream.write(&pattern(written, bytes)) {
+                written += u64::try_from(count).unwrap();
+            }
+        }
+        stream.shutdown(Shutdown::Write).unwrap();
+        peer.go();
+        peer.wait_received((written, checksum(&pattern(0, usize::try_from(written).unwrap())), true));
+        peer.end();
+    }
     Ok(())
 }
 
