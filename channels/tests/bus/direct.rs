@@ -29,6 +29,8 @@ fn processor(host: &Host, relid: u32) -> usize {
 
 /// One round trip whose packet comes while the owner sleeps.
 fn is_woken(channel: &mut Channel, host: &Host, relid: u32, id: u64) {
+    // Closes the mask, which a new ring has open.
+    assert!(receive(channel).unwrap().is_empty());
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
             assert_eq!(channel.wait(Some(LONG)).unwrap(), Wake::Packets);

@@ -93,7 +93,7 @@ fn what_goes_in_at_one_end_of_a_channel_comes_out_at_the_other() {
     }
 }
 
-fn received<M: vmbus_ringbuf::Memory>(reader: &mut Reader<M>) -> Vec<(u64, Vec<u8>)> {
+fn received<M: Memory>(reader: &mut Reader<M>) -> Vec<(u64, Vec<u8>)> {
     let mut all = Vec::new();
     let mut batch = reader.batch();
     while let Some(packet) = batch.next().unwrap() {
@@ -174,7 +174,7 @@ fn a_rescinded_line_has_let_go_of_its_rings() {
     let line = port.line.clone();
     assert!(line.check().is_ok() && !line.is_rescinded() && !line.unmasks());
     assert!(matches!(line, AnyLine::Wire(_)) && line.descriptor().is_none());
-    let contents = |ends: &super::Ends| {
+    let contents = |ends: &Ends| {
         let mut ring = vec![1; 8 << 10];
         ends.host.memory.read(&pages[..2], 0, &mut ring).unwrap();
         ring
