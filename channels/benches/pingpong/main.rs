@@ -1,8 +1,8 @@
 //! Ping-pong with another process: a channel over the wire link, beside a Unix stream socket, in turns of the same run.
 //!
-//! `cargo bench -p vmbus-channels --bench pingpong [-- [--rounds N] [--turns N] [--pin] [FILTER]]`. Prints the median
+//! `cargo bench -p vmbus-channels --bench pingpong [-- [--rounds N] [--turns N] [--pin | --apart] [FILTER]]`. Prints the median
 //! and the lower quartile of each contestant in ns a round trip, and the ratio to the socket's. The exit status is that
-//! of the bars. `--pin`: all on one processor, which takes the wake-up of an idle one out.
+//! of the bars. `--pin`: all on one processor; `--apart`: the other process on another.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may panic")]
 
 mod host;
@@ -34,8 +34,11 @@ impl Drop for Peer {
 }
 
 fn peer(arguments: &[&str], path: &Path) -> Peer {
-    let child = Command::new(std::env::current_exe().unwrap()).arg("--peer").args(arguments).arg(path).spawn();
-    Peer(child.unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    if is_apart() {
+        command.env(PEER_CPU, "1");
+    }
+    Peer(command.arg("--peer").args(arguments).arg(path).spawn().unwrap())
 }
 
 fn path(name: &str) -> PathBuf {
@@ -126,9 +129,16 @@ fn middle(values: &mut [f64]) -> [f64; 2] {
     [values[values.len() / 4], values[values.len() / 2]]
 }
 
-fn pin() {
+/// On which processor the other process is to be, and the way in which it is told.
+const PEER_CPU: &str = "VMBUS_PINGPONG_CPU";
+
+fn is_apart() -> bool {
+    std::env::args().any(|argument| argument == "--apart")
+}
+
+fn pin(cpu: usize) {
     let mut mask = rustix::thread::CpuSet::new();
-    mask.set(0);
+    mask.set(cpu);
     rustix::thread::sched_setaffinity(None, &mask).unwrap();
 }
 
@@ -137,6 +147,9 @@ fn main() -> ExitCode {
     if let [peer, kind, path] = &arguments[..]
         && peer == "--peer"
     {
+        if let Ok(cpu) = std::env::var(PEER_CPU) {
+            pin(cpu.parse().unwrap());
+        }
         match &**kind {
             "unix" => host::unix(Path::new(path), BYTES),
             kind => host::wire(Path::new(path), kind == "polling"),
@@ -146,8 +159,8 @@ fn main() -> ExitCode {
     let after = |name: &str| arguments.iter().skip_while(|argument| *argument != name).nth(1);
     let number = |name: &str, otherwise: u64| after(name).map_or(otherwise, |number| number.parse().unwrap());
     let (rounds, turns) = (number("--rounds", 21), number("--turns", 2000));
-    if arguments.iter().any(|argument| argument == "--pin") {
-        pin();
+    if is_apart() || arguments.iter().any(|argument| argument == "--pin") {
+        pin(0);
     }
     let filter = arguments.iter().find(|argument| argument.starts_with(|first: char| first.is_ascii_alphabetic()));
     let chosen = |name: &str| name == "unix" || filter.is_none_or(|filter| name.contains(filter.as_str()));

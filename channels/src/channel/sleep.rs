@@ -76,8 +76,6 @@ impl Sleeper {
             }
             Way::Direct(direct) => {
                 self.sleep_direct(hold, direct, Some(Duration::ZERO))?;
-                // Also without an event: one that was heard of before may have been set again since.
-                direct.take();
             }
         }
         Ok(())
@@ -88,11 +86,8 @@ impl Sleeper {
         match hold.way() {
             Way::Told => self.sleep_told(hold, timeout),
             Way::Alone => self.sleep_alone(hold, timeout),
-            Way::Direct(direct) if hold.waker(self.half).is_woken() => {
-                // Its event may have been heard of before, and comes once.
-                direct.take();
-                Ok(Sleep::Woken)
-            }
+            // Its event may have been heard of before, and comes once.
+            Way::Direct(_) if hold.waker(self.half).is_woken() => Ok(Sleep::Woken),
             Way::Direct(direct) => self.sleep_direct(hold, direct, timeout),
         }
     }
@@ -178,11 +173,12 @@ impl Sleeper {
                 _ => slept = Sleep::Event,
             }
         }
-        if first || slept == Sleep::Event {
-            direct.take();
-            slept = Sleep::Event;
+        match (first, slept) {
+            (true, _) => direct.begin(),
+            (false, Sleep::Event) => direct.take(),
+            (false, _) => return Ok(slept),
         }
-        Ok(slept)
+        Ok(Sleep::Event)
     }
 
     /// The epoll, made when it is first needed.

@@ -3,7 +3,8 @@
 //! Each sleeper watches the interrupt's eventfd by an edge-triggered epoll of its own and never reads it: so each hears
 //! of every interrupt, and none takes another's. The channel's flag must be taken behind the wake-up and before the
 //! look at the rings: the host does not interrupt again for a flag that is set. A late interrupt of a channel that was
-//! here before makes its successor look once for nothing; a flag that it left is taken when the relid comes here again.
+//! here before makes its successor look once for nothing; a flag that it left is taken when a
+//! channel of that relid comes here again.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,12 +38,17 @@ pub struct OneFlag<F> {
 }
 
 impl<F: Flags> OneFlag<F> {
-    /// The flag of this relid, which is taken: whoever had the relid here before may have left it set.
-    pub fn placed(flags: F, relid: usize, mutant: Mutant) -> Self {
-        if !mutant.lacks(Mutation::FlagKept) {
-            flags.take_one(relid);
-        }
+    /// The flag of this relid.
+    pub fn new(flags: F, relid: usize, mutant: Mutant) -> Self {
         Self { flags, relid, mutant }
+    }
+
+    /// A half begins to watch the interrupts, and has not looked yet. Whoever had the relid here before may have left the
+    /// flag set, and what came for this channel until now may have been before anybody watched: it is taken.
+    pub fn begin(&self) {
+        if !self.mutant.lacks(Mutation::FlagKept) {
+            self.flags.take_one(self.relid);
+        }
     }
 
     /// Takes note of the interrupts so far, behind a wake-up and before the rings are looked at.
@@ -59,10 +65,15 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// Places a channel there. Before the host's first interrupt for it is waited for.
+    /// Places a channel there.
     #[must_use]
     pub(crate) fn new(processor: Arc<DirectProcessor>, relid: usize) -> Self {
-        Self { flag: OneFlag::placed(processor, relid, Mutant::default()) }
+        Self { flag: OneFlag::new(processor, relid, Mutant::default()) }
+    }
+
+    /// As [`OneFlag::begin`].
+    pub(crate) fn begin(&self) {
+        self.flag.begin();
     }
 
     /// As [`OneFlag::take`].

@@ -29,6 +29,8 @@ fn processor(host: &Host, relid: u32) -> usize {
 
 /// One round trip whose packet comes while the owner sleeps.
 fn is_woken(channel: &mut Channel, host: &Host, relid: u32, id: u64) {
+    // Closes the mask, which a new ring has open.
+    assert!(receive(channel).unwrap().is_empty());
     thread::scope(|scope| {
         let sleeper = scope.spawn(|| {
             assert_eq!(channel.wait(Some(LONG)).unwrap(), Wake::Packets);
@@ -115,7 +117,7 @@ fn r1_6_a_late_interrupt_is_no_event_of_the_next_channel() {
 }
 
 /// A flag that the host left, or set late, must not keep the next channel of that relid from being interrupted: the
-/// host interrupts for a flag that was clear. Red without the take in `OneFlag::placed`.
+/// host interrupts for a flag that was clear. Red without the take in `OneFlag::begin`.
 #[test]
 fn r1_6_a_flag_that_was_left_does_not_deafen_the_next_channel() {
     let (bus, host) = bus([1], 1);

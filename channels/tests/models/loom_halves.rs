@@ -147,11 +147,12 @@ fn alone(mutant: Mutant) {
 fn direct(mutant: Mutant) {
     let (ring, flags) = (Arc::new(Ring::new()), OwnFlags::new(1));
     flags.set(RELID);
-    let flag = Arc::new(OneFlag::placed(flags.clone(), RELID, mutant));
+    let flag = Arc::new(OneFlag::new(flags.clone(), RELID, mutant));
     let edges = Arc::new([Event::new().unwrap(), Event::new().unwrap()]);
     let receiver = {
         let (ring, flag, edges) = (Arc::clone(&ring), Arc::clone(&flag), Arc::clone(&edges));
         thread::spawn(move || {
+            flag.begin();
             for packets in [1, 2] {
                 while !ring.has_packets(packets) {
                     edges[0].wait(None).unwrap();
@@ -164,6 +165,7 @@ fn direct(mutant: Mutant) {
     let sender = {
         let (ring, flag, edges) = (Arc::clone(&ring), Arc::clone(&flag), Arc::clone(&edges));
         thread::spawn(move || {
+            flag.begin();
             while !ring.has_room() {
                 edges[1].wait(None).unwrap();
                 edges[1].clear();
