@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
+use vmbus_ringbuf::{ControlField, FEATURE_PENDING_SEND_SIZE, Memory};
 
 use super::guest_memory::{GuestMemory, Pages};
 use super::layout::PAGE_BYTES;
@@ -63,7 +64,8 @@ impl Shares {
         }
     }
 
-    /// Maps the two rings of a channel.
+    /// Maps the two rings of a channel. Whoever makes a ring says that its writer asks for a signal when it waits for room
+    /// (a guest with a kernel does so for both of a channel): a reader that does not find the bit gives none.
     pub(super) fn rings(&mut self, gpadl: GpadlId) -> Result<Rings, Error> {
         let failed = |error| Error::io("map", format!("the rings of GPADL {}", gpadl.0), error);
         let shared = self.shares.get_mut(&gpadl).ok_or_else(|| failed(Errno::NOENT))?;
@@ -73,6 +75,9 @@ impl Shares {
         let (first, second) = numbers.split_at_checked(outgoing_pages).ok_or_else(|| failed(Errno::INVAL))?;
         let file = shared.pages.memory().as_fd();
         let ([outgoing, incoming], mapping) = map_ring_pair(file, [first, second]).map_err(failed)?;
+        for ring in [&outgoing, &incoming] {
+            ring.store(ControlField::FeatureBits, FEATURE_PENDING_SEND_SIZE);
+        }
         shared.mappings.retain(|mapping| mapping.strong_count() > 0);
         shared.mappings.push(Arc::downgrade(&mapping));
         Ok(Rings { outgoing, incoming, mapping })
