@@ -38,6 +38,8 @@ pub enum Mutation {
     LeakSlot,
     /// A timer that is cancelled stays in the wheel.
     LeakTimer,
+    /// Offers wait in a queue of their own, apart from rescinds.
+    OffersApart,
 }
 
 /// A step of offer handling at which a test can make it fail.

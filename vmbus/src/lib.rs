@@ -36,6 +36,7 @@ pub mod kernel;
 pub mod link;
 pub mod memory;
 pub mod message;
+pub mod mutation;
 mod signal_bits;
 pub mod sysfs;
 pub mod uevent;

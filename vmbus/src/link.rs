@@ -173,6 +173,18 @@ impl Line {
         }
     }
 
+    /// The buffers that the kernel made for the channel's device and shared with the host. None where there is no kernel
+    /// in between, and none for a subchannel.
+    ///
+    /// # Errors
+    /// [`Error::Rescinded`]; they can't be mapped.
+    pub fn kernel_buffers(&self) -> Result<Vec<crate::uio::KernelBuffer>, Error> {
+        match self {
+            Self::Uio(line) => line.kernel_buffers(),
+            Self::Wire(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Marks the channel as gone, and revokes its mappings where pages may be freed under them.
     pub fn rescind(&self) {
         match self {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use vmbus::link;
 use vmbus::memory::Ring;
+use vmbus::uio::KernelBuffer;
 use vmbus_ringbuf::{Packet, Reader, WriteBatch};
 
 pub use dispatched::Dispatched;
@@ -105,6 +106,16 @@ impl Channel {
     /// ended; [`Error::Callback`].
     pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
         Buffer::create(&self.hold().share(), bytes)
+    }
+
+    /// The buffers that the kernel made for the device when it was bound, and shared with the host: none over a link without
+    /// a kernel, none for a subchannel, and since Linux 6.14 for network adapters only.
+    ///
+    /// # Errors
+    /// The device is gone; they can't be mapped.
+    pub fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
+        self.hold().alive()?;
+        self.line().kernel_buffers().map_err(|error| self.hold().named(error))
     }
 
     /// Closes the channel: reader and writer end, and with them the mappings; buffers and other users fail from now on

@@ -98,7 +98,10 @@ impl<F: Flags + Send + 'static> Loop<F> {
         let start = Instant::now();
         let before = self.dispatcher.tally.seen();
         while start.elapsed() < self.busy_poll {
-            if self.dispatcher.turn() || self.dispatcher.tally.seen() != before {
+            if !self.dispatcher.lines.is_empty() {
+                self.wait(Some(Duration::ZERO));
+            }
+            if self.dispatcher.turn() || self.dispatcher.tally.seen() != before || self.dispatcher.is_stopping() {
                 return true;
             }
             std::hint::spin_loop();

@@ -9,6 +9,8 @@ mod queue;
 mod reply;
 mod run;
 mod subscribers;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use queue::{Event, Queue};
 pub(crate) use reply::{MakeEntry, Reply};

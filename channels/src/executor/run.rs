@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use vmbus::link::{Link, LinkEvent};
-use vmbus::message::Features;
+use vmbus::message::{Features, HostMessage};
 
 use super::Why;
 use super::credits::Credits;
@@ -22,6 +22,7 @@ use crate::bus::{Counters, Settings};
 use crate::channel::{Hold, Reason};
 use crate::control::{Action, Command, Core, Input, Ticket};
 use crate::dispatch::{self, Dispatchers, Report};
+use crate::mutation::{self, Mutation};
 use crate::{ChannelId, Error, Offer, here};
 
 /// Starts the thread over a link; returns when the link listens.
@@ -34,11 +35,11 @@ pub(crate) fn start(link: Box<dyn Link>, settings: Settings) -> Result<(Queue, J
     let (ready, started) = bounded(1);
     let mine = queue.clone();
     #[cfg(any(test, feature = "mutations"))]
-    let broken = crate::mutation::current();
+    let broken = mutation::current();
     let thread = Builder::new().name(NAME.to_owned()).spawn(move || {
         here::serves_the_bus();
         #[cfg(any(test, feature = "mutations"))]
-        crate::mutation::adopt(broken);
+        mutation::adopt(broken);
         let executor = catch_unwind(AssertUnwindSafe(|| Executor::new(link, settings, mine)));
         match executor {
             Ok(Ok(mut executor)) => {
@@ -84,7 +85,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    fn new(mut link: Box<dyn Link>, settings: Settings, queue: Queue) -> Result<Self, Error> {
+    pub(super) fn new(mut link: Box<dyn Link>, settings: Settings, queue: Queue) -> Result<Self, Error> {
         let (credits, taker) = Credits::new(settings.backlog);
         let sink = queue.clone();
         link.start(Arc::new(move |event| taker.take() && sink.tell(Event::Link(event))))?;
@@ -176,10 +177,13 @@ impl Executor {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    pub(super) fn hear(&mut self, event: Event) {
         match event {
             Event::Link(event) => {
                 match event {
+                    LinkEvent::Message(message @ HostMessage::Offer(_)) if mutation::is(Mutation::OffersApart) => {
+                        self.queue.tell(Event::Input(Input::Message(message)));
+                    }
                     LinkEvent::Message(message) => self.feed(Input::Message(message)),
                     LinkEvent::Malformed(error) => self.feed(Input::Malformed(error)),
                     LinkEvent::Lost(error) => {

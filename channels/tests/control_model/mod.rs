@@ -1,6 +1,7 @@
 //! What the core's tests share: a ghost that watches every input and every action from the outside, and a world of
 //! model host, model dispatchers and model applications in one thread. All of it speaks the public API alone.
 
+mod applications;
 pub(crate) mod ghost;
 mod host;
 mod posts;
@@ -11,7 +12,6 @@ pub(crate) mod world;
 use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::{HostMessage, OfferChannel, OfferFlags};
-use vmbus_channels::control::OpenSettings;
 
 /// An offer of a primary channel: the relid makes the device.
 pub(crate) fn offer(relid: u32) -> OfferChannel {
@@ -38,9 +38,4 @@ pub(crate) fn subchannel(relid: u32, device: u128, index: u16) -> OfferChannel {
 /// The message that carries an offer.
 pub(crate) fn offered(offer: OfferChannel) -> HostMessage {
     HostMessage::Offer(Box::new(offer))
-}
-
-/// Two pages each way.
-pub(crate) fn settings(processor: u32) -> OpenSettings {
-    OpenSettings { outgoing_bytes: 8192, incoming_bytes: 8192, processor, user_defined: [0; 120] }
 }

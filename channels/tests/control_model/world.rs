@@ -2,19 +2,16 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-use vmbus::message::{GpadlId, HostMessage, Version};
+use vmbus::message::{HostMessage, Version};
+use vmbus_channels::Announcement;
 use vmbus_channels::control::{Action, Command, Core, Input, Limits, Ticket};
-use vmbus_channels::{Announcement, ChannelId};
 
-use super::ghost::{Ask, Ghost, Seen};
+use super::applications::{Applications, PROCESSORS};
+use super::ghost::{Ask, Ghost};
 use super::random::Random;
-use super::settings;
 
 /// Relids that the host uses.
 pub(super) const RELIDS: u32 = 6;
-/// Processors there are.
-const PROCESSORS: usize = 4;
 
 /// How unkind the world is: each is "once in".
 #[derive(Debug, Clone)]
@@ -36,10 +33,7 @@ pub(crate) struct World {
     pub(super) faults: Faults,
     pub(super) speaks: Version,
     out: Vec<Action>,
-    /// Dispatchers that are still to answer.
-    retiring: Vec<ChannelId>,
-    /// Every name that ever was, for stale commands.
-    names: Vec<ChannelId>,
+    applications: Applications,
     /// What the host said of late, to be said again.
     pub(super) said: Vec<HostMessage>,
     tickets: u64,
@@ -66,7 +60,7 @@ impl World {
             gpadls_per_channel: 4,
             closers_per_channel: 3,
             connects: 2,
-            processors: 4,
+            processors: PROCESSORS,
             ..Limits::default()
         };
         Self {
@@ -77,8 +71,7 @@ impl World {
             faults,
             speaks,
             out: Vec::new(),
-            retiring: Vec::new(),
-            names: Vec::new(),
+            applications: Applications::default(),
             said: Vec::new(),
             tickets: 0,
             trace: traced.then(Vec::new),
@@ -110,9 +103,9 @@ impl World {
             self.ghost.watch(&input, &actions, &self.core)?;
             for action in &actions {
                 match action {
-                    Action::Retire { channel, .. } => self.retiring.push(*channel),
+                    Action::Retire { channel, .. } => self.applications.retiring.push(*channel),
                     Action::Announce(Announcement::Arrived(offer)) => {
-                        self.names.push(offer.id);
+                        self.applications.names.push(offer.id);
                         if self.random.once_in(4 * self.faults.shell) {
                             next = Some(Input::AnnounceFailed(offer.id));
                         }
@@ -154,8 +147,8 @@ impl World {
             32..42 => self.host_offers(),
             42..48 => self.host_rescinds(),
             48..51 => self.host_raves(),
-            51..68 => self.application_opens_or_closes(),
-            68..78 => self.application_uses(),
+            51..68 => self.application_commands(Applications::open_or_close),
+            68..78 => self.application_commands(Applications::use_one),
             78..87 => self.application_drops(),
             87..96 => self.dispatcher_answers(),
             96..99 => self.time_passes(),
@@ -163,79 +156,21 @@ impl World {
         }
     }
 
-    /// A channel that there is, or was.
-    fn name(&mut self) -> Option<ChannelId> {
-        if !self.random.once_in(4) {
-            let here: Vec<_> = self.ghost.channels.keys().copied().collect();
-            return self.random.pick(&here).copied();
-        }
-        let recent = self.names.len().saturating_sub(8);
-        let recent = self.names.get(recent..).unwrap_or_default();
-        self.random.pick(recent).copied()
+    fn application_commands(&mut self, draw: fn(&Applications, &Ghost, &mut Random) -> Option<Command>) -> Verdict {
+        let command = draw(&self.applications, &self.ghost, &mut self.random);
+        command.map_or(Ok(()), |command| self.command(command))
     }
 
-    fn processor(&mut self) -> u32 {
-        u32::try_from(self.random.below(PROCESSORS)).unwrap_or(0)
-    }
-
-    fn application_opens_or_closes(&mut self) -> Verdict {
-        let Some(id) = self.name() else { return Ok(()) };
-        let settings = settings(self.processor());
-        let command = match self.random.below(12) {
-            0 => Command::OpenReserved(id, settings, 5),
-            1..8 => Command::Open(id, settings),
-            _ => Command::Close(id),
-        };
-        self.command(command)
-    }
-
-    fn application_uses(&mut self) -> Verdict {
-        let Some(mut id) = self.name() else { return Ok(()) };
-        if !self.random.once_in(4) {
-            let open: Vec<_> =
-                self.ghost.channels.values().filter(|seen| seen.mapped).map(|seen| seen.offer.id).collect();
-            id = self.random.pick(&open).copied().unwrap_or(id);
-        }
-        let held = |memory: &super::ghost::Memory| memory.user && !memory.is_ring;
-        let mine =
-            self.ghost.memory.iter().filter(|(_, memory)| held(memory)).map(|(gpadl, memory)| (*gpadl, memory.channel));
-        let mine: Vec<_> = mine.collect();
-        let command = match self.random.below(10) {
-            0..4 => Command::CreateGpadl(id, 4096),
-            4..6 => match self.random.pick(&mine).copied() {
-                Some((gpadl, channel)) => Command::TearDownGpadl(channel, gpadl),
-                None => Command::TearDownGpadl(id, GpadlId(1)),
-            },
-            6..8 => Command::Move(id, self.processor()),
-            _ => {
-                let endpoint = Uuid::from_u128(100 + self.random.below(3) as u128);
-                Command::TlConnect { endpoint, service: Uuid::from_u128(7), silo: None }
-            }
-        };
-        self.command(command)
-    }
-
-    /// Somebody gives back the last reference; most often because of a close, or of a rescind.
     fn application_drops(&mut self) -> Verdict {
-        let eager = self.random.once_in(4);
-        let ready = |seen: &&Seen| seen.referenced && (eager || seen.revoked || seen.retiring || !seen.mapped);
-        let ready: Vec<_> = self.ghost.channels.values().filter(ready).map(|seen| seen.offer.id).collect();
-        self.random.pick(&ready).copied().map_or(Ok(()), |id| self.feed(Input::Unreferenced(id)))
+        let drop = Applications::drop_one(&self.ghost, &mut self.random);
+        drop.map_or(Ok(()), |input| self.feed(input))
     }
 
     fn dispatcher_answers(&mut self) -> Verdict {
-        let place = self.random.below(self.retiring.len());
-        if place >= self.retiring.len() {
-            return Ok(());
-        }
-        let id = self.retiring.swap_remove(place);
+        let Some(id) = self.applications.retire(&mut self.random) else { return Ok(()) };
         self.feed(Input::Retired(id))?;
-        if self.random.once_in(self.faults.stale) && !self.ghost.channels.contains_key(&id) {
-            // A second answer, about a channel that is released.
-            let retired = self.random.once_in(2);
-            return self.feed(if retired { Input::Retired(id) } else { Input::Unreferenced(id) });
-        }
-        Ok(())
+        let again = Applications::again(id, self.faults.stale, &self.ghost, &mut self.random);
+        again.map_or(Ok(()), |input| self.feed(input))
     }
 
     fn time_passes(&mut self) -> Verdict {
@@ -295,7 +230,7 @@ impl World {
     }
 
     fn give_everything_back(&mut self) -> Verdict {
-        while let Some(id) = self.retiring.pop() {
+        while let Some(id) = self.applications.retiring.pop() {
             self.feed(Input::Retired(id))?;
         }
         for id in self.ghost.channels.keys().copied().collect::<Vec<_>>() {
@@ -303,7 +238,7 @@ impl World {
                 self.feed(Input::Unreferenced(id))?;
             }
         }
-        while let Some(id) = self.retiring.pop() {
+        while let Some(id) = self.applications.retiring.pop() {
             self.feed(Input::Retired(id))?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use vmbus::memory::Ring;
 use vmbus_channels::dispatch::{Attention, Bell, Ending, Handler, Progress, Serve, Served};
 use vmbus_channels::{IncomingPacket, OutgoingPacket};
 use vmbus_ringbuf::{ControlField, Memory, WriteError, Writer};
@@ -18,7 +19,7 @@ pub(crate) struct CountingLine {
     /// Rescinded, and nobody has noticed yet.
     pub(crate) gone: Arc<AtomicBool>,
     /// A signal opens all masks, as the kernel's does.
-    pub(crate) unmasks: Option<Arc<vmbus::memory::Ring>>,
+    pub(crate) unmasks: Option<Arc<Ring>>,
 }
 
 impl Bell for CountingLine {
@@ -70,7 +71,7 @@ impl Log {
     }
 }
 
-fn send(writer: &mut Writer<vmbus::memory::Ring>, id: u64) -> bool {
+fn send(writer: &mut Writer<Ring>, id: u64) -> bool {
     writer.try_write(&OutgoingPacket::in_band(id), &[]).unwrap().is_needed()
 }
 
@@ -94,7 +95,7 @@ fn masked_while_ready_and_unmasked_when_drained() {
 /// Red when `serve` believes an `unmask` that found something.
 #[test]
 fn what_comes_while_it_unmasks_is_seen() {
-    struct Late(Log, Writer<vmbus::memory::Ring>, u64);
+    struct Late(Log, Writer<Ring>, u64);
     impl Handler for Late {
         fn packet(&mut self, packet: &IncomingPacket<'_>) {
             self.0.packet(packet);
@@ -118,6 +119,18 @@ fn what_comes_while_it_unmasks_is_seen() {
     assert_eq!(log.packets(), [9, 1]);
 }
 
+/// Fills the ring, until the host waits for room.
+fn block(writer: &mut Writer<Ring>) {
+    let needed = loop {
+        match writer.try_write(&OutgoingPacket::in_band(2), &[&[0; 200]]) {
+            Ok(_) => {}
+            Err(WriteError::Full { needed, .. }) => break needed,
+            Err(other) => unreachable!("{other}"),
+        }
+    };
+    assert!(!writer.request_space(needed).unwrap());
+}
+
 /// Red without the signal in `batch`; and a host that is not blocked is not disturbed.
 #[test]
 fn a_blocked_host_is_signalled_once() {
@@ -129,14 +142,7 @@ fn a_blocked_host_is_signalled_once() {
     served.event();
     served.serve(9);
     assert_eq!(line.signals.load(Ordering::SeqCst), 0);
-    let needed = loop {
-        match writer.try_write(&OutgoingPacket::in_band(2), &[&[0; 200]]) {
-            Ok(_) => {}
-            Err(WriteError::Full { needed, .. }) => break needed,
-            Err(other) => unreachable!("{other}"),
-        }
-    };
-    assert!(!writer.request_space(needed).unwrap());
+    block(&mut writer);
     served.event();
     assert!(matches!(served.serve(1), Progress::More(1)));
     assert_eq!(line.signals.load(Ordering::SeqCst), 1, "room for what it waits for");
@@ -152,14 +158,7 @@ fn a_signal_that_unmasks_is_masked_again() {
     let mut writer = Writer::new(host).unwrap();
     let line = CountingLine { unmasks: Some(Arc::clone(&window)), ..CountingLine::default() };
     let mut served = Served::new(guest, line, |_: &IncomingPacket<'_>| {}).unwrap();
-    let needed = loop {
-        match writer.try_write(&OutgoingPacket::in_band(2), &[&[0; 200]]) {
-            Ok(_) => {}
-            Err(WriteError::Full { needed, .. }) => break needed,
-            Err(other) => unreachable!("{other}"),
-        }
-    };
-    assert!(!writer.request_space(needed).unwrap());
+    block(&mut writer);
     served.event();
     assert_eq!(served.serve(1), Progress::More(1));
     assert_eq!(window.load(ControlField::InterruptMask), 1);

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmbus_channels::dispatch::parts::channel_id;
 use vmbus_channels::dispatch::{
@@ -252,4 +252,25 @@ fn a_channel_with_all_the_traffic_leaves_room_for_another() {
     }
     team.retire(0, 1, channel_id(1, 1));
     assert_eq!(reports.recv_timeout(LONG), Ok(Report::Retired(channel_id(1, 1))));
+}
+
+/// A dispatcher that polls on before it sleeps looks at devices as well: what they say does not wait until its time is
+/// over.
+#[test]
+fn polling_on_hears_descriptors() {
+    let mut settings = Settings::default();
+    settings.busy_poll = LONG;
+    let mut team = Dispatchers::start(&mut PagesLink::without_flags(1), &settings, |_| {}).unwrap();
+    let (tell, told) = channel();
+    let device = Device(Arc::new((event(), false.into())));
+    team.insert(0, 1, channel_id(1, 1), Entry::serve(Box::new(Tell(tell, 1))).on_source(Box::new(device.clone())));
+    assert_eq!(told.recv_timeout(LONG), Ok(1));
+    for _ in 0..3 {
+        rustix::io::write(&device.0.0, &1_u64.to_ne_bytes()).unwrap();
+        assert_eq!(told.recv_timeout(LONG / 4), Ok(1));
+    }
+    assert_eq!(team.counters().sleeps, 0);
+    let start = Instant::now();
+    team.stop();
+    assert!(start.elapsed() < LONG / 4, "the end does not wait for it either");
 }

@@ -20,7 +20,7 @@ use crate::raw::Raw;
 use crate::say;
 
 /// Two words that differ from each other and from zero, and which no host writes.
-const PATTERNS: [u64; 2] = [0x5a5a_0001_5a5a_0001, 0xa5a5_0002_a5a5_0002];
+pub(crate) const PATTERNS: [u64; 2] = [0x5a5a_0001_5a5a_0001, 0xa5a5_0002_a5a5_0002];
 /// Bytes that are looked at in one go: a cache line. Its first word is written, too.
 const LINE_BYTES: u32 = 64;
 
@@ -39,10 +39,20 @@ pub(crate) struct HammerArgs {
 
 /// [`Layout`] for the command line.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mapping {
+pub(crate) enum Mapping {
     Auto,
     Mirrored,
     Contiguous,
+}
+
+impl From<Mapping> for Layout {
+    fn from(mapping: Mapping) -> Self {
+        match mapping {
+            Mapping::Auto => Self::Auto,
+            Mapping::Mirrored => Self::Mirrored,
+            Mapping::Contiguous => Self::Contiguous,
+        }
+    }
 }
 
 /// What one hammer saw.
@@ -62,12 +72,7 @@ struct Seen {
 pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
     let bus = Bus::system();
     let device = bus.find(&args.selector)?;
-    let layout = match args.layout {
-        Mapping::Auto => Layout::Auto,
-        Mapping::Mirrored => Layout::Mirrored,
-        Mapping::Contiguous => Layout::Contiguous,
-    };
-    let mut raw = Raw::connect(bus, Options { layout, ..Options::default() })?;
+    let mut raw = Raw::connect(bus, Options { layout: args.layout.into(), ..Options::default() })?;
     let port = raw.open(device.relid)?;
     let mirrored = port.outgoing.is_mirrored();
     let passes = AtomicU64::new(0);
@@ -80,7 +85,7 @@ pub(crate) fn run(args: &HammerArgs) -> anyhow::Result<ExitCode> {
             thread::yield_now();
         }
         let ready = say(&json!({ "event": "hammering", "device": device.name, "mirrored": mirrored }));
-        let rescinded = ready.and_then(|()| raw.is_rescinded(device.relid, limit));
+        let rescinded = ready.and_then(|()| raw.is_rescinded(device.relid, &port.line, limit));
         let [outgoing, incoming] = hammers.map(|hammer| hammer.join().unwrap_or_default());
         (rescinded, outgoing, incoming)
     });
@@ -140,6 +145,6 @@ impl Seen {
 }
 
 /// Offsets of all lines of a ring; the last one is left out where it would not be whole.
-fn lines(ring: &Ring) -> impl DoubleEndedIterator<Item = u32> {
+pub(crate) fn lines(ring: &Ring) -> impl DoubleEndedIterator<Item = u32> {
     (0..ring.data_bytes() / LINE_BYTES).map(|line| line.saturating_mul(LINE_BYTES))
 }

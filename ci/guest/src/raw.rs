@@ -1,13 +1,13 @@
-//! An executor of a few lines over the UIO link, for a program that wants a channel's bare rings.
+//! An executor of a few lines over any link, for a program that wants a channel's bare rings.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use vmbus::link::{Link as _, LinkEvent, Port, Share};
+use vmbus::link::{Line, Link, LinkEvent, Port, Share};
 use vmbus::message::{
-    ContactTarget, GpadlId, GuestMessage, HostMessage, InitiateContact, OpenChannel, OpenFlags, Version,
+    ContactTarget, GpadlId, GuestMessage, HostMessage, InitiateContact, OpenChannel, OpenFlags, Status, Version,
 };
 use vmbus::sysfs::Bus;
 use vmbus::uio::{BusLink, Options};
@@ -19,14 +19,18 @@ const RING: GpadlId = GpadlId(1);
 
 /// The link, connected.
 pub(crate) struct Raw {
-    link: BusLink,
+    link: Box<dyn Link>,
     heard: Receiver<LinkEvent>,
 }
 
 impl Raw {
-    /// Connects, and goes on when all devices are offered.
+    /// Connects to the kernel's bus, and goes on when all devices are offered.
     pub(crate) fn connect(bus: Bus, options: Options) -> anyhow::Result<Self> {
-        let mut link = BusLink::with_options(bus, options)?;
+        Self::over(Box::new(BusLink::with_options(bus, options)?))
+    }
+
+    /// The same over any link.
+    pub(crate) fn over(mut link: Box<dyn Link>) -> anyhow::Result<Self> {
         let (sender, heard) = channel();
         let sender = Mutex::new(sender);
         link.start(Arc::new(move |event| sender.lock().unwrap_or_else(PoisonError::into_inner).send(event).is_ok()))?;
@@ -39,6 +43,7 @@ impl Raw {
             child_to_parent_monitor: 0,
             client: None,
         }))?;
+        raw.await_message(|message| matches!(message, HostMessage::VersionResponse(_)))?;
         raw.post(GuestMessage::RequestOffers)?;
         raw.await_message(|message| *message == HostMessage::AllOffersDelivered)?;
         Ok(raw)
@@ -47,6 +52,9 @@ impl Raw {
     /// Opens a channel.
     pub(crate) fn open(&mut self, relid: u32) -> anyhow::Result<Port> {
         self.link.share(relid, RING, Share::Ring { outgoing_bytes: 65536, incoming_bytes: 65536 })?;
+        let shared =
+            |message: &HostMessage| matches!(message, HostMessage::GpadlCreated { status: Status::SUCCESS, .. });
+        self.await_message(shared)?;
         self.post(GuestMessage::Open(Box::new(OpenChannel {
             relid,
             open_id: 1,
@@ -61,10 +69,14 @@ impl Raw {
         Ok(self.link.port(relid, RING)?)
     }
 
-    /// Waits until the channel is rescinded; `false` if that does not happen in time.
-    pub(crate) fn is_rescinded(&self, relid: u32, limit: Duration) -> anyhow::Result<bool> {
+    /// Waits until the channel is rescinded, and marks its line then, as the executor does; `false` if that does not happen
+    /// in time.
+    pub(crate) fn is_rescinded(&self, relid: u32, line: &Line, limit: Duration) -> anyhow::Result<bool> {
         match self.heard.recv_timeout(limit) {
-            Ok(LinkEvent::Message(HostMessage::Rescind { relid: of })) if of == relid => Ok(true),
+            Ok(LinkEvent::Message(HostMessage::Rescind { relid: of })) if of == relid => {
+                line.rescind();
+                Ok(true)
+            }
             Err(RecvTimeoutError::Timeout) => Ok(false),
             other => bail!("a rescind was expected, not {other:?}"),
         }

@@ -9,7 +9,7 @@ use vmbus_channels::{Offer, Vmbus};
 use super::input::{Callback, Input, SlotId, SlotKind, Tie};
 use super::inside::Inside;
 use super::mutation::mutated;
-use super::sync::{AtomicBool, AtomicU64, Ordering, thread};
+use super::sync::{AtomicBool, AtomicU64, Ordering, has_ended, thread};
 use super::worker::contained;
 use super::{Handle, Operable};
 use crate::Error;
@@ -116,7 +116,12 @@ impl Context {
         };
         let started = thread::Builder::new().name(name.to_owned()).spawn(body);
         let thread = started.map_err(|source| Error::Thread { name: name.to_owned(), source })?;
-        self.threads().push(thread);
+        // Those that have ended go as others come, and not only with the instance. The removal does not look meanwhile:
+        // it waits for this use to end.
+        let threads = std::mem::take(&mut *self.threads());
+        let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(has_ended);
+        self.threads().extend(running.into_iter().chain([thread]));
+        join(ended);
         Ok(())
     }
 
@@ -175,10 +180,7 @@ impl Context {
     /// Waits for all threads of the instance. For the removal, after which none can be started.
     pub(super) fn join_threads(&self) {
         let threads = std::mem::take(&mut *self.threads());
-        for thread in threads {
-            // What panics in it is contained there.
-            let _ = thread.join();
-        }
+        join(threads);
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Vec<thread::JoinHandle<()>>> {
@@ -187,6 +189,13 @@ impl Context {
 
     fn removed(&self) -> Error {
         Error::Removed { device: self.shared.offer.instance.to_string() }
+    }
+}
+
+fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        // What panics in it is contained there.
+        let _ = thread.join();
     }
 }
 
@@ -276,3 +285,6 @@ impl WakeUp {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -1,4 +1,5 @@
 //! [`Memory`] for [`Mapped`]: safe code over its checked accesses, and what to do with an access that wraps.
+#![deny(unsafe_code)]
 
 use core::sync::atomic::Ordering;
 

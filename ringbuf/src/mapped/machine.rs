@@ -1,5 +1,6 @@
 //! What this machine can do, asked once: in a virtual machine each cpuid ends up in the hypervisor, tens of microseconds
 //! away, which is more than the rest of what it takes to open a ring.
+#![deny(unsafe_code)]
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,5 @@
 //! Copies word by word through atomics, for machines without the vector copies: safe code, eight bytes at a time.
+#![deny(unsafe_code)]
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::{Features, OfferFlags, USER_DEFINED_BYTES, UserDefined, Version};
 
-use crate::device::{Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
+use crate::device::{Buffers, Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
 use crate::{Random, ViolationKind};
 
 /// What a simulated host is like.
@@ -34,6 +34,9 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// hvsock services of the host that guests can connect to; each connection is a byte pipe that echoes.
     pub services: Vec<Uuid>,
+    /// It does what no honest host does when it is told to: offers an instance that is offered already, takes a primary
+    /// channel back and leaves its subchannels. (Either breaks Linux.)
+    pub careless: bool,
     /// What is counted but not held against the guest.
     pub tolerated: Vec<ViolationKind>,
 }
@@ -58,6 +61,7 @@ impl Config {
             limits: Limits::default(),
             devices: Vec::new(),
             services: Vec::new(),
+            careless: false,
             tolerated: Vec::new(),
         }
     }
@@ -193,6 +197,13 @@ impl DeviceSpec {
     pub fn pipe(number: u64, settings: PipeSettings) -> Self {
         let instance = Random::new(number ^ 0x7069_7065).guid();
         Self::new(Pipe::CLASS, instance, move || Box::new(Pipe::new(settings)))
+    }
+
+    /// A device that reads and writes the guest's buffers.
+    #[must_use]
+    pub fn buffers(number: u64) -> Self {
+        let instance = Random::new(number ^ 0x6275_6666).guid();
+        Self::new(Buffers::CLASS, instance, || Box::new(Buffers::default()))
     }
 
     /// Dynamic Memory.

@@ -12,6 +12,12 @@ pub enum Error {
         /// How many there are.
         limit: u32,
     },
+    /// Another channel has this instance.
+    #[error("instance {instance} is offered already; take that back first")]
+    Duplicate {
+        /// Which.
+        instance: uuid::Uuid,
+    },
     /// There is no such offer, or not any more.
     #[error("there is no such offer (any more)")]
     NoOffer,

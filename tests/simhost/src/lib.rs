@@ -55,7 +55,7 @@ mod violation;
 pub use config::{Config, DeviceMaker, DeviceSpec, Latency, Limits, Refusals};
 pub use device::Device;
 pub use error::Error;
-pub use host::{Counters, Host, OfferId, Offered, Output};
+pub use host::{Counters, Ended, Host, OfferId, Offered, Output, hvsock_service};
 pub use memory::{MappedMemory, Memory, PAGE_BYTES, PageRing, PlainMemory};
 pub use random::Random;
 pub use server::{Control, Door, Server, ServerSettings, Wake};

@@ -46,6 +46,8 @@ pub enum ViolationKind {
     GpadlOutside,
     /// A page that another GPADL has, or the connection, or this GPADL twice.
     GpadlOverlap,
+    /// A page that a GPADL of a rescinded channel has, which is not released yet. The new GPADL is made.
+    GpadlStale,
     /// More GPADLs or pages of them than a host bears.
     GpadlTooMany,
     /// Teardown of a GPADL that is not there, or of another channel.
@@ -81,6 +83,17 @@ pub enum ViolationKind {
 }
 
 impl ViolationKind {
+    /// What Linux does as a matter of course, and a guest written by the book does not: for [`tolerated`] when the guest
+    /// is Linux. (Evidence: drivers/hv and drivers/uio of Linux 6.12.)
+    ///
+    /// - `ReleasedWithGpadls`: once a channel is rescinded it takes none of its GPADLs down; the release is to do that.
+    /// - `GpadlStale`: it frees the pages of a rescinded channel before it releases the relid, so another GPADL may have
+    ///   them at once.
+    /// - `AfterUnload`: when hv_vmbus is unloaded it says UNLOAD first, then closes and releases its channels.
+    ///
+    /// [`tolerated`]: crate::Config::tolerated
+    pub const LINUX: [Self; 3] = [Self::ReleasedWithGpadls, Self::GpadlStale, Self::AfterUnload];
+
     /// All of them.
     pub const ALL: &[Self] = &[
         Self::Malformed,
@@ -102,6 +115,7 @@ impl ViolationKind {
         Self::GpadlMalformed,
         Self::GpadlOutside,
         Self::GpadlOverlap,
+        Self::GpadlStale,
         Self::GpadlTooMany,
         Self::TeardownUnknown,
         Self::TeardownTwice,

@@ -48,6 +48,19 @@ fn an_echo_greets_asks_holds_and_interrupts_idly() {
     assert_eq!(guest.violations(), [ViolationKind::Device], "nobody asked for that completion");
 }
 
+#[test]
+fn an_echo_says_what_no_honest_device_says() {
+    let (mut guest, mut open, id) = with(DeviceSpec::echo(1));
+    guest.host().command(id, "complete 12345").unwrap();
+    guest.host().command(id, "packet 77 5").unwrap();
+    guest.drain();
+    let unknown = (PacketType(77), 5, vec![0; 8]);
+    assert_eq!(guest.receive(&mut open), [(PacketType::COMPLETION, 12345, vec![]), unknown]);
+    for nonsense in ["complete", "complete x", "complete 1 2", "packet 7", "packet x 1", "send 1 2"] {
+        assert!(guest.host().command(id, nonsense).is_err(), "{nonsense}");
+    }
+}
+
 fn pipe_packet(data: &[u8]) -> Vec<u8> {
     [&1_u32.to_le_bytes()[..], &u32::try_from(data.len()).unwrap().to_le_bytes(), data].concat()
 }

@@ -73,7 +73,7 @@ impl World {
 
     fn give_back(&mut self) -> Verdict {
         loop {
-            if let Some(id) = self.retiring.pop() {
+            if let Some(id) = self.applications.retiring.pop() {
                 self.feed(Input::Retired(id))?;
                 continue;
             }

@@ -9,12 +9,9 @@ use vmbus_simhost::device::Echo;
 use vmbus_simhost::fault::{Effect, Kind, Rule, Target};
 use vmbus_simhost::{Config, DeviceSpec, Latency, Refusals, ViolationKind};
 
+use super::applications::{PROCESSORS, SERVICE};
 use super::random::Random;
 
-/// Processors there are.
-pub(crate) const PROCESSORS: u32 = 4;
-/// A service of the host that hvsock connections can be made to.
-pub(crate) const SERVICE: Uuid = Uuid::from_u128(7);
 /// Guest physical addresses of the pages that the connection itself has.
 pub(crate) const MONITORS: [u64; 2] = [0x1000, 0x2000];
 const INTERRUPTS: u64 = 0x3000;
@@ -103,6 +100,7 @@ fn config(seed: u64, random: &mut Random) -> Config {
     config.refusals = Refusals { open_permille: often(), gpadl_permille: often() };
     config.limits.relids = 14;
     config.services = vec![SERVICE];
+    config.careless = true;
     // Offers that come to nothing on this side are given back without a rescind. They are counted.
     config.tolerated = vec![ViolationKind::ReleasedUnasked];
     for number in 0..1 + random.below(3) as u64 {

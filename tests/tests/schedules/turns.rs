@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-use vmbus::message::GpadlId;
-use vmbus_channels::ChannelId;
-use vmbus_channels::control::{Command, Input, OpenSettings};
+use vmbus_channels::control::{Command, Input};
 use vmbus_simhost::device::PipeSettings;
 use vmbus_simhost::{DeviceSpec, OfferId};
 
-use super::ghost::Memory;
-use super::plan::{Faults, MONITORS, PROCESSORS, SERVICE};
+use super::applications::{Applications, SERVICE};
+use super::ghost::Ghost;
+use super::plan::{Faults, MONITORS};
+use super::random::Random;
 use super::world::{Verdict, World};
 
 /// Longer than a message takes where there are no faults.
@@ -39,8 +38,8 @@ impl World {
             0..24 => self.some(Self::upward),
             24..48 => self.some(Self::downward),
             48..54 => self.dispatcher_answers(),
-            54..68 => self.application_opens_or_closes(),
-            68..76 => self.application_uses(),
+            54..68 => self.application_commands(Applications::open_or_close),
+            68..76 => self.application_commands(Applications::use_one),
             76..81 => self.application_drops(),
             81..91 => self.host_acts(),
             91..97 => self.time_passes(),
@@ -69,86 +68,21 @@ impl World {
         Err("guest and host don't come to an end with each other".to_owned())
     }
 
-    /// A channel that there is, or was.
-    fn name(&mut self) -> Option<ChannelId> {
-        if !self.random.once_in(8) {
-            let here: Vec<_> = self.ghost.channels.keys().copied().collect();
-            return self.random.pick(&here).copied();
-        }
-        let recent = self.names.len().saturating_sub(8);
-        let recent = self.names.get(recent..).unwrap_or_default();
-        self.random.pick(recent).copied()
+    fn application_commands(&mut self, draw: fn(&Applications, &Ghost, &mut Random) -> Option<Command>) -> Verdict {
+        let command = draw(&self.applications, &self.ghost, &mut self.random);
+        command.map_or(Ok(()), |command| self.command(command))
     }
 
-    fn processor(&mut self) -> u32 {
-        u32::try_from(self.random.below(PROCESSORS as usize)).unwrap_or(0)
-    }
-
-    fn application_opens_or_closes(&mut self) -> Verdict {
-        let Some(id) = self.name() else { return Ok(()) };
-        let settings = OpenSettings {
-            outgoing_bytes: 8192,
-            incoming_bytes: if self.random.once_in(2) { 8192 } else { 16_384 },
-            processor: self.processor(),
-            user_defined: [0; 120],
-        };
-        let command = match self.random.below(12) {
-            0 => Command::OpenReserved(id, settings, 5),
-            1..8 => Command::Open(id, settings),
-            _ => Command::Close(id),
-        };
-        self.command(command)
-    }
-
-    fn application_uses(&mut self) -> Verdict {
-        let Some(mut id) = self.name() else { return Ok(()) };
-        if !self.random.once_in(4) {
-            let open: Vec<_> =
-                self.ghost.channels.values().filter(|seen| seen.mapped).map(|seen| seen.offer.id).collect();
-            id = self.random.pick(&open).copied().unwrap_or(id);
-        }
-        let held = |memory: &Memory| memory.user && !memory.is_ring;
-        let mine = self.ghost.memory.iter().filter(|(_, memory)| held(memory));
-        let mine: Vec<_> = mine.map(|(gpadl, memory)| (*gpadl, memory.channel)).collect();
-        let command = match self.random.below(10) {
-            // Some of them need more than one message.
-            0..4 => Command::CreateGpadl(id, if self.random.once_in(6) { 30 * 4096 } else { 4096 }),
-            4..6 => match self.random.pick(&mine).copied() {
-                Some((gpadl, channel)) => Command::TearDownGpadl(channel, gpadl),
-                None => Command::TearDownGpadl(id, GpadlId(1)),
-            },
-            6..8 => Command::Move(id, self.processor()),
-            _ => {
-                let endpoint = Uuid::from_u128(100 + self.random.below(3) as u128);
-                let service = if self.random.once_in(4) { Uuid::from_u128(8) } else { SERVICE };
-                Command::TlConnect { endpoint, service, silo: None }
-            }
-        };
-        self.command(command)
-    }
-
-    /// Somebody gives back the last reference; most often because of a close, or of a rescind.
     fn application_drops(&mut self) -> Verdict {
-        let eager = self.random.once_in(4);
-        let seen = self.ghost.channels.values();
-        let ready = seen.filter(|seen| seen.referenced && (eager || seen.revoked || seen.retiring || !seen.mapped));
-        let ready: Vec<_> = ready.map(|seen| seen.offer.id).collect();
-        self.random.pick(&ready).copied().map_or(Ok(()), |id| self.feed(Input::Unreferenced(id)))
+        let drop = Applications::drop_one(&self.ghost, &mut self.random);
+        drop.map_or(Ok(()), |input| self.feed(input))
     }
 
     fn dispatcher_answers(&mut self) -> Verdict {
-        let place = self.random.below(self.retiring.len());
-        if place >= self.retiring.len() {
-            return Ok(());
-        }
-        let id = self.retiring.swap_remove(place);
+        let Some(id) = self.applications.retire(&mut self.random) else { return Ok(()) };
         self.feed(Input::Retired(id))?;
-        if self.random.once_in(20) && !self.ghost.channels.contains_key(&id) {
-            // Once more, about a channel that is released.
-            let retired = self.random.once_in(2);
-            return self.feed(if retired { Input::Retired(id) } else { Input::Unreferenced(id) });
-        }
-        Ok(())
+        let again = Applications::again(id, 20, &self.ghost, &mut self.random);
+        again.map_or(Ok(()), |input| self.feed(input))
     }
 
     fn host_acts(&mut self) -> Verdict {

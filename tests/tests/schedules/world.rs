@@ -10,6 +10,7 @@ use vmbus_channels::control::{Action, Command, Core, Input, Limits, Ticket};
 use vmbus_channels::{Announcement, ChannelId};
 use vmbus_simhost::{Delivery, PlainMemory, Simulation};
 
+use super::applications::Applications;
 use super::ghost::Ghost;
 use super::pages::{PAGES, Pages};
 use super::plan::{Faults, Plan};
@@ -41,11 +42,9 @@ pub(crate) struct World {
     pub(super) under_way: Duration,
     pub(super) pages: Pages,
     following: VecDeque<Input>,
-    /// Channels that are in a dispatcher's map, and those that it is to answer for.
+    /// Channels that are in a dispatcher's map.
     mapped: BTreeSet<ChannelId>,
-    pub(super) retiring: Vec<ChannelId>,
-    /// Every name that ever was, for stale commands.
-    pub(super) names: Vec<ChannelId>,
+    pub(super) applications: Applications,
     pub(super) spoken: Option<Version>,
     pub(super) devices: u64,
     /// Channels that were given back without a rescind, because they could not be announced.
@@ -83,8 +82,7 @@ impl World {
             pages: Pages::new(memory),
             following: VecDeque::new(),
             mapped: BTreeSet::new(),
-            retiring: Vec::new(),
-            names: Vec::new(),
+            applications: Applications::default(),
             spoken: None,
             devices: 100,
             unannounced: 0,
@@ -175,13 +173,13 @@ impl World {
             }
             Action::Retire { channel, .. } => {
                 if self.mapped.remove(&channel) {
-                    self.retiring.push(channel);
+                    self.applications.retiring.push(channel);
                 } else {
                     self.following.push_back(Input::Retired(channel));
                 }
             }
             Action::Announce(Announcement::Arrived(offer)) => {
-                self.names.push(offer.id);
+                self.applications.names.push(offer.id);
                 if self.random.once_in(4 * self.shell) {
                     self.following.push_back(Input::AnnounceFailed(offer.id));
                 }

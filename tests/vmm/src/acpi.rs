@@ -1,6 +1,7 @@
 //! The ACPI tables: processors, interrupts, the three devices, power-off and reset. The hardware-reduced kind, so that
 //! there is no power management block, no timer and no legacy device to emulate.
 
+use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path,
     ResourceTemplate, Scope,
@@ -11,7 +12,6 @@ use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, P
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use acpi_tables::{Aml, AmlSink};
 use anyhow::{Context, Result, bail};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -29,7 +29,7 @@ const TABLES_END: u64 = 0xf_0000;
 const MAKER: [u8; 6] = *b"VMBUS ";
 const MODEL: [u8; 8] = *b"SIMHOST ";
 
-/// Bits of the FADT's boot architecture flags: no VGA to probe, no CMOS clock.
+/// Bits of the FADT's boot architecture flags: no VGA to probe, and a CMOS clock that only tells the time.
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::buffers::KernelBuffer;
 use super::doorbell::Doorbell;
 use super::shared::Shared;
 use super::subchannel::Subchannel;
@@ -45,6 +46,10 @@ impl Line {
             // Whoever finds out first tells the link.
             None => self.shared.end(),
         }
+    }
+
+    pub(crate) fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
+        if self.subchannel.is_some() { Ok(Vec::new()) } else { self.shared.kernel_buffers() }
     }
 
     pub(crate) fn acknowledge(&self) -> Result<bool, Error> {

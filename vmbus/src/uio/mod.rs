@@ -4,6 +4,7 @@
 //! out rings, signals the host, and reports interrupts and the end of the device. Its teardown order: users of the
 //! rings stop, the mappings of subchannels go, then the others, and the file descriptor closes last.
 
+mod buffers;
 mod bus_link;
 mod doorbell;
 mod ending;
@@ -18,6 +19,7 @@ mod shared;
 mod subchannel;
 mod watcher;
 
+pub use buffers::KernelBuffer;
 pub use bus_link::BusLink;
 pub use doorbell::Doorbell;
 pub use events::Event;

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buffers::KernelBuffer;
 use super::doorbell::Doorbell;
 use super::ending::Observer;
 use super::events::Event;
@@ -99,6 +100,14 @@ impl OpenDevice {
     pub fn line(&self, relid: u32) -> Result<Line, Error> {
         let doorbell = self.shared.doorbell(relid)?;
         Ok(Line::new(Arc::clone(&self.shared), doorbell, self.shared.subchannel(relid)))
+    }
+
+    /// The buffers that the kernel made for the device and shared with the host, if it did.
+    ///
+    /// # Errors
+    /// [`Error::Rescinded`]; [`Error::Malformed`], [`Error::Io`] when they can't be mapped.
+    pub fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
+        self.shared.kernel_buffers()
     }
 
     /// Tells `observer`, from any thread, once that somebody found the device gone (its memory is revoked by then), and

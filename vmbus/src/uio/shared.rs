@@ -1,11 +1,13 @@
 //! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::buffers::{KernelBuffer, map_all};
 use super::doorbell::{Doorbell, Kind};
 use super::ending::{Ending, Observer};
 use super::maps::{self, Map};
@@ -45,6 +47,8 @@ struct Rings {
     primary: Option<RingPair>,
     /// Subchannels whose rings were asked for; `None` while they are being mapped.
     subchannels: BTreeMap<u32, Option<Arc<Subchannel>>>,
+    /// The kernel's buffers, once they were asked for.
+    buffers: Vec<KernelBuffer>,
 }
 
 /// How well a node was found.
@@ -58,6 +62,9 @@ pub(super) struct Found {
 
 impl Shared {
     pub(super) fn new(bus: &Bus, device: &Device, options: Options, node: Node) -> Result<(Self, Found), Error> {
+        let pages = [maps::INTERRUPT_PAGE, maps::MONITOR_PAGE].into_iter().filter(|_| device.monitor_id.is_some());
+        let wanted: Vec<_> = pages.chain([maps::RINGS]).collect();
+        maps::wait_for(device, &wanted, options.ring_wait);
         let mapped = map_primary(bus, device, options, &node)?;
         let pages = match device.monitor_id {
             Some(_) => map_pages(device, &node)?.map(Arc::new),
@@ -114,15 +121,34 @@ impl Shared {
         if relid == self.device.relid {
             return self.lock().primary.take().ok_or_else(taken);
         }
-        if self.lock().subchannels.contains_key(&relid) {
-            return Err(taken());
-        }
-        self.lock().subchannels.insert(relid, None);
+        match self.lock().subchannels.entry(relid) {
+            Entry::Occupied(_) => return Err(taken()),
+            Entry::Vacant(place) => place.insert(None),
+        };
         let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(relid, mapped));
         if pair.is_err() {
             self.lock().subchannels.remove(&relid);
         }
         pair
+    }
+
+    /// The buffers that the kernel made for the device, mapped once.
+    pub(super) fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
+        if self.is_rescinded() {
+            return Err(self.gone());
+        }
+        let mut rings = self.lock();
+        if rings.buffers.is_empty() {
+            rings.buffers = map_all(&self.device, self.as_fd())?;
+        }
+        let buffers = rings.buffers.clone();
+        drop(rings);
+        // As in `keep`.
+        if self.ending.load(Ordering::SeqCst) {
+            self.revoke_and_log();
+            return Err(self.gone());
+        }
+        Ok(buffers)
     }
 
     /// The subchannel whose rings were handed out under this relid.
@@ -191,8 +217,9 @@ impl Shared {
         let rings = self.lock();
         let pages = self.pages.iter().flat_map(|pages| [&pages.interrupt, &pages.monitor]);
         let subchannels = rings.subchannels.values().flatten().flat_map(|subchannel| subchannel.mappings());
+        let buffers = rings.buffers.iter().map(|buffer| &buffer.memory);
         let mut outcome = Ok(());
-        for mapping in subchannels.chain(&self.primary).chain(pages) {
+        for mapping in subchannels.chain(&self.primary).chain(pages).chain(buffers) {
             outcome = mapping.revoke().and(outcome);
         }
         self.rescinded.store(true, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use vmbus::message::{Features, GpadlId, GuestMessage, HostMessage, Status, Version};
 
-use super::control_model::settings;
+use super::settings;
 use super::{Action, Answer, Bench, Command, Input, Refusal};
 use crate::control::OpenSettings;
 

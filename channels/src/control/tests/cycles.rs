@@ -5,7 +5,8 @@ use std::time::Duration;
 use vmbus::message::{HostMessage, Status, Version};
 
 use super::control_model::random::Random;
-use super::control_model::{offer, offered, settings};
+use super::control_model::{offer, offered};
+use super::settings;
 use super::{Action, Bench, Command, Core, GuestMessage, Input, Ticket};
 use crate::mutation::{self, Mutation};
 use crate::{Announcement, ChannelId};

@@ -8,7 +8,8 @@ use std::hash::{Hash, Hasher};
 use vmbus::message::{HostMessage, Status, Version};
 
 use super::control_model::ghost::Ask;
-use super::control_model::{offer, offered, settings};
+use super::control_model::{offer, offered};
+use super::settings;
 use super::{Bench, Command, Input};
 use crate::ChannelId;
 use crate::control::channel::{Channel, State};

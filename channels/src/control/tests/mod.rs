@@ -1,7 +1,7 @@
 //! Tests of the core that look inside, or that take a protection away to see that a checker notices.
 
 #[path = "../../../tests/control_model/mod.rs"]
-mod control_model;
+pub(crate) mod control_model;
 
 mod channels;
 mod connections;
@@ -17,8 +17,13 @@ use std::time::Duration;
 use vmbus::message::{ConnectionState, Features, GpadlId, GuestMessage, HostMessage, Status, Version, VersionResponse};
 
 use self::control_model::ghost::Ghost;
-use super::{Action, Answer, Command, Core, Input, Limits, Refusal, Ticket};
+use super::{Action, Answer, Command, Core, Input, Limits, OpenSettings, Refusal, Ticket};
 use crate::{Announcement, ChannelId};
+
+/// Two pages each way.
+fn settings(processor: u32) -> OpenSettings {
+    OpenSettings { outgoing_bytes: 8192, incoming_bytes: 8192, processor, user_defined: [0; 120] }
+}
 
 /// A core with a ghost that watches it, and helpers to bring it somewhere.
 #[derive(Debug, Clone)]
@@ -113,7 +118,7 @@ impl Bench {
 
     /// Begins to open a channel; its ring.
     fn begin_open(&mut self, id: ChannelId) -> GpadlId {
-        self.command(Command::Open(id, control_model::settings(0)));
+        self.command(Command::Open(id, settings(0)));
         self.shared()
     }
 

@@ -39,7 +39,7 @@ macro_rules! mutants {
 mutants! {
     double_release: DoubleRelease, "released, and not the guest's";
     release_before_the_last_reference: ReleaseBeforeUnreferenced, "torn down wrongly";
-    release_before_the_dispatcher_let_go: ReleaseBeforeRetired, "memory freed that somebody here reaches";
+    release_before_the_dispatcher_let_go: ReleaseBeforeRetired, "torn down wrongly";
     failed_offer_is_not_given_back: ForgetFailedOffer, "neither there nor released";
     failed_announcement_is_forgotten: ForgetFailedAnnouncement, "not released";
     rescind_keeps_waits: RescindKeepsWaits, "wait";

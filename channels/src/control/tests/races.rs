@@ -2,7 +2,8 @@
 
 use vmbus::message::{HostMessage, Status, Version};
 
-use super::control_model::{offer, offered, settings};
+use super::control_model::{offer, offered};
+use super::settings;
 use super::{Answer, Bench, Command, Input, Refusal};
 use crate::ChannelId;
 use crate::control::Action;
@@ -122,6 +123,8 @@ fn go_on(bench: &mut Bench, id: ChannelId, moment: Moment) -> (Vec<u64>, Vec<u64
 
 /// R1.1: the core is the one place where the table changes, and the order of inputs is the order of effects: a rescind and
 /// an offer of the same number that come together in the queue end in the same state however they are cut into steps.
+/// That nothing else changes it is for types to say: the executor's thread owns the core, whose every change is a `step` of
+/// `&mut self`, and no handle has more than a way into the queue. That this is one queue: `executor::tests`, with its mutant.
 #[test]
 fn r1_1_inputs_take_effect_in_their_order() {
     let mut bench = Bench::connected(Version::V5_3);

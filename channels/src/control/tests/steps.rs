@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use vmbus::message::{ConnectionState, GpadlId, GuestMessage, HostMessage, Status, Version, VersionResponse};
 
-use super::control_model::{offer, offered, settings};
+use super::control_model::{offer, offered};
+use super::settings;
 use super::{Action, Answer, Bench, Command, Input, Ticket};
 use crate::control::channel::{Mapped, State};
 use crate::{Announcement, ChannelId};

@@ -21,12 +21,12 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("vmbus-vmm", &["vmbus-ringbuf", "vmbus", "vmbus-simhost"]),
     ("vmbusctl", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("vmbus-tests", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
-    ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices"]),
+    ("vmbus-lab-guest", &["vmbus-ringbuf", "vmbus", "vmbus-channels", "vmbus-devices", "vmbus-simhost"]),
     ("xtask", &[]),
 ];
 
 /// The only places whose code may say `unsafe`.
-const UNSAFE_ROOMS: [&str; 3] = ["ringbuf/src/mapped.rs", "vmbus/src/memory/", "tests/vmm/src/kvm/"];
+const UNSAFE_ROOMS: [&str; 3] = ["ringbuf/src/mapped/", "vmbus/src/memory/", "tests/vmm/src/kvm/"];
 
 /// Past this many lines a file is split by role.
 const LINES_AT_MOST: usize = 400;
@@ -150,7 +150,7 @@ mod tests {
     fn a_source_file_outside_the_rooms_may_not_say_unsafe() {
         let text = "//! A room.\nfn f() { unsafe { g() } }\n";
         assert_eq!(source_findings(Path::new("channels/src/x.rs"), text).len(), 1);
-        assert!(source_findings(Path::new("ringbuf/src/mapped.rs"), text).is_empty());
+        assert!(source_findings(Path::new("ringbuf/src/mapped/mod.rs"), text).is_empty());
         assert!(source_findings(Path::new("vmbus/src/memory/mapping.rs"), text).is_empty());
     }
 

@@ -1,14 +1,14 @@
 //! The loop on its thread, with a channel of the standard library in place of the host.
 
 use std::sync::Mutex;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use uuid::Uuid;
 use vmbus_channels::{Announcement, ChannelId};
 
 use super::*;
 use crate::balloon::Failure;
-use crate::registry::{DeviceState, Registry};
+use crate::registry::{DeviceState, Registration, Registry};
 
 /// What ends a loop: its stop, or the host.
 enum End {
@@ -17,8 +17,8 @@ enum End {
 }
 
 struct Double {
-    ends: Mutex<Option<(std::sync::mpsc::Sender<End>, std::sync::mpsc::Receiver<End>)>>,
-    ended: std::sync::mpsc::Sender<()>,
+    ends: Mutex<Option<(Sender<End>, Receiver<End>)>>,
+    ended: Sender<()>,
 }
 
 impl Driver for Double {
@@ -48,33 +48,42 @@ impl Driver for Double {
     }
 }
 
-#[test]
-fn the_loop_is_stopped_and_joined_by_the_removal() {
-    let (end, ends) = channel();
-    let (ended, hear_ended) = channel();
+/// A registry with a device that its driver serves.
+struct Driven {
+    registry: Registry,
+    registration: Registration,
+    /// Ends the driver's loop from the host's side.
+    host: Sender<End>,
+    /// Says that it has ended.
+    ended: Receiver<()>,
+}
+
+fn driven() -> Driven {
+    let (host, ends) = channel();
+    let (say_ended, ended) = channel();
     let registry = Registry::by_hand(crate::registry::Settings::default(), None).unwrap();
-    let registration = registry.register(Double { ends: Mutex::new(Some((end, ends))), ended }).unwrap();
+    let driver = Double { ends: Mutex::new(Some((host.clone(), ends))), ended: say_ended };
+    let registration = registry.register(driver).unwrap();
     let offer = Offer::made_up(ChannelId::made_up(1, 1), Class::DYNAMIC_MEMORY, Uuid::from_u128(1));
     registry.announce(Announcement::Arrived(offer));
     registry.settle().unwrap();
+    Driven { registry, registration, host, ended }
+}
+
+#[test]
+fn the_loop_is_stopped_and_joined_by_the_removal() {
+    let Driven { registry, registration, ended, .. } = driven();
     assert_eq!(registry.devices().unwrap()[0].state, DeviceState::Driven);
     registration.unregister().unwrap();
-    assert!(hear_ended.try_recv().is_ok(), "it has ended when the call returns");
+    assert!(ended.try_recv().is_ok(), "it has ended when the call returns");
     registry.shutdown().unwrap();
 }
 
 #[test]
 fn a_loop_that_ends_with_an_error_gives_the_device_up() {
-    let (end, ends) = channel();
-    let host = end.clone();
-    let (ended, hear_ended) = channel();
-    let registry = Registry::by_hand(crate::registry::Settings::default(), None).unwrap();
-    let registration = registry.register(Double { ends: Mutex::new(Some((end, ends))), ended }).unwrap();
-    let offer = Offer::made_up(ChannelId::made_up(1, 1), Class::DYNAMIC_MEMORY, Uuid::from_u128(1));
-    registry.announce(Announcement::Arrived(offer));
-    registry.settle().unwrap();
+    let Driven { registry, registration, host, ended } = driven();
     host.send(End::HostBrokeIt).unwrap();
-    hear_ended.recv().unwrap();
+    ended.recv().unwrap();
     while registry.devices().unwrap()[0].state != DeviceState::Failed {
         std::thread::yield_now();
     }

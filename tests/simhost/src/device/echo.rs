@@ -21,7 +21,8 @@ pub struct EchoSettings {
 }
 
 /// Answers a packet that wants a completion by one with the same payload, and any other by a packet with the same id
-/// and payload. Commands: `send N` (unasked packets), `hold`, `release`, `interrupt`.
+/// and payload. Commands: `send N` (unasked packets), `hold`, `release`, `interrupt`; and what no honest device says:
+/// `complete ID` (a completion that nobody waits for), `packet KIND ID` (a packet of any type, with 8 bytes).
 #[derive(Debug)]
 pub struct Echo {
     settings: EchoSettings,
@@ -138,8 +139,25 @@ impl Device for Echo {
     }
 
     fn command(&mut self, words: &str) -> Result<(), Error> {
+        const NONSENSE: Error =
+            Error::Nonsense("an echo takes: hold, release, interrupt, send N, complete ID, packet KIND ID");
         let mut words = words.split_ascii_whitespace();
-        match (words.next(), words.next().map(str::parse::<u32>)) {
+        let (verb, first, second) = (words.next(), words.next(), words.next().map(str::parse::<u64>));
+        match (verb, first, second) {
+            (Some("complete"), Some(id), None) => {
+                let packet = OutgoingPacket::completion(id.parse().map_err(|_| NONSENSE)?);
+                self.waiting.push_back((packet, Vec::new()));
+                return Ok(());
+            }
+            (Some("packet"), Some(kind), Some(Ok(id))) => {
+                let kind = PacketType(kind.parse().map_err(|_| NONSENSE)?);
+                self.waiting.push_back((OutgoingPacket::of_type(kind, id), vec![0; 8]));
+                return Ok(());
+            }
+            (_, _, Some(_)) => return Err(NONSENSE),
+            _ => {}
+        }
+        match (verb, first.map(str::parse::<u32>)) {
             (Some("hold"), None) => self.holds = true,
             (Some("release"), None) => self.holds = false,
             (Some("interrupt"), None) => self.interrupt = true,
@@ -149,7 +167,7 @@ impl Device for Echo {
                     self.waiting.push_back((packet, number.to_le_bytes().to_vec()));
                 }
             }
-            _ => return Err(Error::Nonsense("an echo takes: hold, release, interrupt, send N")),
+            _ => return Err(NONSENSE),
         }
         Ok(())
     }

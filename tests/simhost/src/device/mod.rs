@@ -1,9 +1,11 @@
 //! What speaks over a channel on the host's side: a state machine with the rings handed in.
 
+mod buffers;
 pub mod dynamic_memory;
 mod echo;
 mod pipe;
 
+pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};
@@ -70,6 +72,11 @@ pub trait Device: Send {
 
     /// The channel is closed, or rescinded.
     fn closed(&mut self) {}
+
+    /// Whether all is said, by both sides. The host takes a connection back whose pipe is over; other devices stay.
+    fn is_over(&self) -> bool {
+        false
+    }
 
     /// When it wants its next turn, in the host's time, if not before.
     fn deadline(&self) -> Option<Duration> {

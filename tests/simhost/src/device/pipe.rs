@@ -4,6 +4,7 @@
 //! is the end of what that side sends.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use uuid::uuid;
 use vmbus::class::Class;
@@ -29,6 +30,8 @@ impl Default for PipeSettings {
 
 /// Bytes that wait to be sent before the device stops to read.
 const WAITING_AT_MOST: usize = 256 * 1024;
+/// A guest that has said its end and takes nothing for so long will not take the rest, either.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of the header.
 const HEADER_BYTES: usize = 8;
 /// The type of data.
@@ -42,6 +45,9 @@ pub struct Pipe {
     end_wanted: bool,
     end_sent: bool,
     end_received: bool,
+    /// When it is given up, while the guest has said its end and there is no room for the rest of ours.
+    gives_up: Option<Duration>,
+    given_up: bool,
     received: u64,
     sent: u64,
     /// Bytes asked for by `send`, not made yet.
@@ -64,6 +70,8 @@ impl Pipe {
             end_wanted: false,
             end_sent: false,
             end_received: false,
+            gives_up: None,
+            given_up: false,
             received: 0,
             sent: 0,
             pattern_left: 0,
@@ -98,8 +106,11 @@ impl Pipe {
             payload.extend_from_slice(first.get(..from_first).unwrap_or_default());
             payload.extend_from_slice(second.get(..bytes - from_first).unwrap_or_default());
             match port.send(&OutgoingPacket::in_band(0), &payload) {
-                Ok(()) => {}
-                Err(Error::Write(WriteError::Full { .. })) => return Ok(()),
+                Ok(()) => self.gives_up = None,
+                Err(Error::Write(WriteError::Full { .. })) => {
+                    self.wait_for_room(port.now());
+                    return Ok(());
+                }
                 Err(Error::Write(WriteError::TooLarge { .. })) if self.settings.packet_bytes > 64 => {
                     // A small ring: smaller packets.
                     self.settings.packet_bytes /= 2;
@@ -110,6 +121,14 @@ impl Pipe {
             self.waiting.drain(..bytes);
             self.sent += u64::try_from(bytes).unwrap_or(0);
             self.end_sent |= end;
+        }
+    }
+
+    /// The ring is full. A guest that still speaks may take its time; one that is done with us may be gone.
+    fn wait_for_room(&mut self, now: Duration) {
+        if self.end_received {
+            let until = *self.gives_up.get_or_insert(now.saturating_add(PATIENCE));
+            self.given_up |= now >= until;
         }
     }
 
@@ -158,8 +177,25 @@ impl Device for Pipe {
         Ok(())
     }
 
+    fn opened(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        let Self { pattern_left, end_wanted, .. } = *self;
+        // What was said before is for this open; what was counted is not.
+        *self = Self { pattern_left, end_wanted, ..Self::new(self.settings) };
+        self.turn(port)
+    }
+
     fn closed(&mut self) {
-        *self = Self::new(self.settings);
+        // The numbers stay, for whoever wants to know what came of it.
+        self.waiting.clear();
+        (self.pattern_left, self.end_wanted, self.gives_up) = (0, false, None);
+    }
+
+    fn is_over(&self) -> bool {
+        self.given_up || self.end_received && self.end_sent
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.gives_up.filter(|_| !self.given_up)
     }
 
     fn command(&mut self, words: &str) -> Result<(), Error> {

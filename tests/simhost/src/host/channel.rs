@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use vmbus::message::{GpadlId, OpenChannel};
+use vmbus::message::{GpadlId, OfferFlags, OpenChannel};
 use vmbus_ringbuf::{Reader, Writer};
 
 use crate::{Device, DeviceSpec, Random};
@@ -26,8 +26,10 @@ pub(super) struct Channel<R> {
     pub(super) device: Option<Box<dyn Device>>,
     /// Offer it again, on the same relid, as soon as the guest has released it.
     pub(super) reoffer: bool,
-    /// Not to be offered again after an unload.
+    /// Not to be offered again after an unload: a connection, or a subchannel that came while it ran.
     pub(super) passing: bool,
+    /// To be offered when the offer of the same instance before it is released.
+    pub(super) waits: bool,
     /// The sequence number of the rescind.
     pub(super) rescinded_at: u64,
     /// GPADLs that were refused because of the rescind, newest last: the guest may take them down before it hears that.
@@ -115,6 +117,11 @@ impl<R> Channel<R> {
             State::Open(opened) => opened.request.signal.map(|(connection, _)| connection),
             _ => None,
         }
+    }
+
+    /// Whether it is a hvsock connection: one that came of TL_CONNECT, or of a command to connect to the guest.
+    pub(super) fn is_connection(&self) -> bool {
+        self.passing && self.spec.flags.contains(OfferFlags::TLNPI_PROVIDER)
     }
 
     /// Remembers a GPADL that was refused because of the rescind.

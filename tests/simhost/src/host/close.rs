@@ -1,6 +1,6 @@
 //! Closing a channel.
 
-use vmbus::message::{HostMessage, OfferFlags};
+use vmbus::message::HostMessage;
 
 use super::Host;
 use super::channel::{OpenKind, State};
@@ -20,17 +20,19 @@ impl<M: Memory> Host<M> {
                 return self.violation(ViolationKind::CloseNotOpen, Some(relid), text);
             }
         }
-        channel.state = State::Offered;
+        let before = std::mem::replace(&mut channel.state, State::Offered);
         channel.device_closed();
         self.counters.closes += 1;
+        // A move that the close has overtaken is answered all the same: Linux waits for that without a limit.
+        if matches!(&before, State::Open(opened) if opened.moving.is_some()) {
+            self.modify_failed(relid);
+        }
         if reserved {
             self.send(HostMessage::CloseReservedResponse { relid });
         }
         // A hvsock connection is over when its channel is closed: nobody can open it again.
-        let connection = self
-            .channels
-            .get(&id)
-            .is_some_and(|channel| channel.passing && channel.spec.flags.contains(OfferFlags::TLNPI_PROVIDER));
+        self.end_subchannels(id);
+        let connection = self.channels.get(&id).is_some_and(super::Channel::is_connection);
         if connection && let Err(error) = self.rescind(id) {
             log::debug!(target: "vmbus::simhost", "a closed connection stays: {error}");
         }

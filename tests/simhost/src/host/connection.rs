@@ -125,10 +125,10 @@ impl<M: Memory> Host<M> {
                 channel.device_closed();
             }
             let stays = !channel.passing && (!before.is_rescinded() || channel.reoffer);
-            channel.reoffer = false;
+            (channel.reoffer, channel.waits) = (false, false);
             self.free_relid(id);
             if !stays {
-                self.channels.remove(&id);
+                self.end(id);
             }
         }
         for slot in &mut self.slots {

@@ -1,5 +1,6 @@
 //! GPADLs: guest pages under a number, from header and bodies to teardown.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vmbus::message::gpadl::{Assembler, GpadlError, Limits, MAX_BYTES, Progress};
@@ -19,8 +20,10 @@ const INCOMPLETE_AT_MOST: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Gpadls {
     all: BTreeMap<GpadlId, Gpadl>,
-    /// Pages of those that are complete.
+    /// Pages of those that are complete, and whose channel is the guest's still.
     pages: BTreeSet<u64>,
+    /// Pages of those whose channel is rescinded, and how many of them have each: the host reaches none of these.
+    stale: BTreeMap<u64, u32>,
 }
 
 #[derive(Debug)]
@@ -32,6 +35,8 @@ struct Gpadl {
     assembler: Option<Assembler>,
     /// Page numbers of all ranges, in order.
     pages: Vec<u64>,
+    /// Its channel was rescinded while it was up.
+    stale: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +81,26 @@ impl Gpadls {
     }
 
     fn drop_one(&mut self, id: GpadlId) {
-        for page in self.all.remove(&id).into_iter().flat_map(|gpadl| gpadl.pages) {
-            self.pages.remove(&page);
+        let Some(gpadl) = self.all.remove(&id) else { return };
+        for page in gpadl.pages {
+            if !gpadl.stale {
+                self.pages.remove(&page);
+            } else if let Entry::Occupied(mut owners) = self.stale.entry(page) {
+                *owners.get_mut() -= 1;
+                if *owners.get() == 0 {
+                    owners.remove();
+                }
+            }
+        }
+    }
+
+    /// The channel of one that is up is rescinded.
+    fn make_stale(&mut self, id: GpadlId) {
+        let Some(gpadl) = self.all.get_mut(&id).filter(|gpadl| !gpadl.stale) else { return };
+        gpadl.stale = true;
+        for page in &gpadl.pages {
+            self.pages.remove(page);
+            *self.stale.entry(*page).or_default() += 1;
         }
     }
 }
@@ -89,8 +112,8 @@ impl<M: Memory> Host<M> {
             let text = format!("{} is in use", header.gpadl.0);
             return self.violation(ViolationKind::GpadlReused, Some(header.relid), text);
         }
-        let gpadl =
-            Gpadl { channel, relid: header.relid, state: GpadlState::Incomplete, assembler: None, pages: Vec::new() };
+        let (state, assembler, pages) = (GpadlState::Incomplete, None, Vec::new());
+        let gpadl = Gpadl { channel, relid: header.relid, state, assembler, pages, stale: false };
         let incomplete = self.gpadls.all.values().filter(|gpadl| gpadl.assembler.is_some()).count();
         if self.gpadls.all.len() >= self.config.limits.gpadls || incomplete >= INCOMPLETE_AT_MOST {
             self.violation(ViolationKind::GpadlTooMany, Some(header.relid), format!("GPADL {}", header.gpadl.0));
@@ -134,6 +157,11 @@ impl<M: Memory> Host<M> {
             }
             Ok(pages) => match self.unfit(&pages) {
                 None => {
+                    // The guest has taken memory out of a channel that it has not given back yet. Linux does.
+                    if let Some(page) = pages.iter().find(|page| self.gpadls.stale.contains_key(*page)) {
+                        let text = format!("GPADL {}: page {page:#x}", id.0);
+                        self.violation(ViolationKind::GpadlStale, Some(relid), text);
+                    }
                     self.gpadls.pages.extend(pages.iter().copied());
                     if let Some(gpadl) = self.gpadls.all.get_mut(&id) {
                         gpadl.pages = pages;
@@ -151,7 +179,7 @@ impl<M: Memory> Host<M> {
     /// What is wrong with these pages, and the first one of which it is true.
     fn unfit(&self, pages: &[u64]) -> Option<(ViolationKind, u64)> {
         let (mut seen, limit) = (BTreeSet::new(), self.memory.pages());
-        if self.gpadls.pages.len() + pages.len() > self.config.limits.gpadl_pages {
+        if self.gpadls.pages.len() + self.gpadls.stale.len() + pages.len() > self.config.limits.gpadl_pages {
             return Some((ViolationKind::GpadlTooMany, 0));
         }
         pages.iter().find_map(|page| {
@@ -237,7 +265,8 @@ impl<M: Memory> Host<M> {
                     self.gpadl_refused(relid, id);
                 }
                 GpadlState::TearingDown => self.teardown_done(id),
-                GpadlState::Incomplete | GpadlState::Up => {}
+                GpadlState::Up => self.gpadls.make_stale(id),
+                GpadlState::Incomplete => {}
             }
         }
     }

@@ -13,7 +13,8 @@ mod oracle;
 mod turn;
 
 pub use channel::OfferId;
-pub use oracle::{Counters, Offered};
+pub use hvsock::hvsock_service;
+pub use oracle::{Counters, Ended, Offered};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -75,6 +76,7 @@ pub struct Host<M: Memory> {
     heard: u64,
     checker: Checker,
     counters: Counters,
+    ended: VecDeque<Ended>,
 }
 
 impl<M: Memory> Host<M> {
@@ -101,6 +103,7 @@ impl<M: Memory> Host<M> {
             heard: 0,
             checker: Checker::new(config.limits.violations, config.tolerated.clone()),
             counters: Counters::default(),
+            ended: VecDeque::new(),
             config,
         };
         for spec in host.config.devices.clone() {

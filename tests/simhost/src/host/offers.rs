@@ -9,22 +9,41 @@ use super::{Host, OfferId};
 use crate::{DeviceSpec, Error, Memory, ViolationKind};
 
 impl<M: Memory> Host<M> {
-    /// Offers a device: now, or when the guest asks for offers.
+    /// Offers a device: now, or when the guest asks for offers, or when it has released the offer of that instance before.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::Full`]; [`Error::Duplicate`] if the instance is offered already (unless the configuration allows that).
     pub fn offer(&mut self, spec: DeviceSpec) -> Result<OfferId, Error> {
         if self.channels.len() >= self.slots.len().saturating_sub(1) {
             return Err(Error::Full { limit: self.config.limits.relids });
         }
+        let there =
+            |other: &Channel<M::Ring>| is_namesake(other, &spec) && (!other.state.is_rescinded() || other.reoffer);
+        if !self.config.careless && self.channels.values().any(there) {
+            return Err(Error::Duplicate { instance: spec.instance });
+        }
         let id = self.add(spec);
         if self.connection.offers_sent {
-            self.offer_now(id);
+            self.offer_when_free(id);
         }
         Ok(id)
     }
 
-    /// Offers a subchannel of a device, which has one more of them.
+    /// Offers a device now, or in the moment in which the last offer of its instance is released: for Linux two channels
+    /// with one instance are a bug of the host, and it keeps the second one's relid for ever.
+    fn offer_when_free(&mut self, id: OfferId) {
+        let Some(channel) = self.channels.get(&id) else { return };
+        let before = |other: &Channel<M::Ring>| is_namesake(other, &channel.spec) && other.state.is_rescinded();
+        let waits = !self.config.careless && self.channels.values().any(before);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.waits = waits;
+        }
+        if !waits {
+            self.offer_now(id);
+        }
+    }
+
+    /// Offers a subchannel of a device, which has one more of them, until its primary channel is closed.
     ///
     /// # Errors
     /// [`Error::NoOffer`] if there is no such offer; [`Error::Full`].
@@ -33,18 +52,53 @@ impl<M: Memory> Host<M> {
         let spec = spec.ok_or(Error::NoOffer)?;
         let same = |other: &&Channel<M::Ring>| (other.spec.class, other.spec.instance) == (spec.class, spec.instance);
         let highest = self.channels.values().filter(same).map(|channel| channel.spec.subchannel_index).max();
-        self.offer(spec.subchannel(highest.unwrap_or(0).saturating_add(1)))
+        let id = self.offer(spec.subchannel(highest.unwrap_or(0).saturating_add(1)))?;
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.passing = true;
+        }
+        Ok(id)
     }
 
-    /// Takes a channel back. The guest is told if it knows of it.
+    /// The subchannels of a device that are the guest's, if this is its primary channel: the last one first.
+    fn subchannels(&self, primary: OfferId) -> Vec<OfferId> {
+        let Some(spec) = self.channels.get(&primary).map(|channel| &channel.spec) else { return Vec::new() };
+        if spec.subchannel_index != 0 {
+            return Vec::new();
+        }
+        let same = |other: &DeviceSpec| (other.class, other.instance) == (spec.class, spec.instance);
+        let mut all: Vec<_> = self.channels.iter().collect();
+        all.retain(|(_, other)| other.spec.subchannel_index != 0 && same(&other.spec));
+        all.retain(|(_, other)| other.relid.is_some() && !other.state.is_rescinded());
+        all.sort_by_key(|(_, other)| std::cmp::Reverse(other.spec.subchannel_index));
+        all.into_iter().map(|(id, _)| *id).collect()
+    }
+
+    /// A channel is closed. If it is a primary channel: subchannels that were offered meanwhile are of that open, and go.
+    pub(super) fn end_subchannels(&mut self, closed: OfferId) {
+        for id in self.subchannels(closed) {
+            if self.channels.get(&id).is_some_and(|channel| channel.passing)
+                && let Err(error) = self.rescind_one(id)
+            {
+                log::debug!(target: "vmbus::simhost", "a subchannel stays: {error}");
+            }
+        }
+    }
+
+    /// Takes a channel back, and before a primary channel its subchannels. The guest is told if it knows of it.
     ///
     /// # Errors
     /// [`Error::NoOffer`]; [`Error::State`] if it is rescinded already.
     pub fn rescind(&mut self, id: OfferId) -> Result<(), Error> {
+        let subchannels = if self.config.careless { Vec::new() } else { self.subchannels(id) };
+        subchannels.into_iter().try_for_each(|id| self.rescind_one(id))?;
+        self.rescind_one(id)
+    }
+
+    fn rescind_one(&mut self, id: OfferId) -> Result<(), Error> {
         let channel = self.channels.get_mut(&id).ok_or(Error::NoOffer)?;
         channel.reoffer = false;
         let Some(relid) = channel.relid else {
-            self.channels.remove(&id);
+            self.end(id);
             return Ok(());
         };
         let before = std::mem::replace(&mut channel.state, State::Rescinded);
@@ -76,10 +130,11 @@ impl<M: Memory> Host<M> {
         all.retain(|(_, other)| (other.spec.class, other.spec.instance) == device && !other.state.is_rescinded());
         all.sort_by_key(|(_, other)| std::cmp::Reverse(other.spec.subchannel_index));
         let ids: Vec<_> = all.into_iter().map(|(id, _)| *id).collect();
-        ids.into_iter().try_for_each(|id| self.rescind(id))
+        ids.into_iter().try_for_each(|id| self.rescind_one(id))
     }
 
-    /// Takes a channel back and offers it again, on the same relid, in the moment in which the guest releases it.
+    /// Takes a channel back and offers it again, on the same relid, in the moment in which the guest releases it. The
+    /// subchannels of a primary channel do not come again.
     ///
     /// # Errors
     /// As [`rescind`](Self::rescind).
@@ -105,6 +160,7 @@ impl<M: Memory> Host<M> {
             state: State::Hidden,
             reoffer: false,
             passing: false,
+            waits: false,
             rescinded_at: 0,
             refused: VecDeque::new(),
             again: false,
@@ -209,9 +265,12 @@ impl<M: Memory> Host<M> {
         let rescinded = channel.state.is_rescinded();
         channel.state = State::Hidden;
         self.free_relid(id);
-        if rescinded {
-            self.channels.remove(&id);
+        if !rescinded {
+            return;
         }
+        self.end(id);
+        let waiting: Vec<_> = self.channels.iter().filter(|(_, other)| other.waits).map(|(id, _)| *id).collect();
+        waiting.into_iter().for_each(|id| self.offer_when_free(id));
     }
 
     /// The channel that a message is about; the checker hears of a relid that is none.
@@ -233,6 +292,12 @@ impl<M: Memory> Host<M> {
         }
         gone
     }
+}
+
+/// Whether both are primary channels with one instance: Linux looks at nothing else.
+fn is_namesake<R>(channel: &Channel<R>, spec: &DeviceSpec) -> bool {
+    let primary = channel.spec.subchannel_index == 0 && spec.subchannel_index == 0;
+    primary && channel.spec.instance == spec.instance
 }
 
 /// A relid as an index.

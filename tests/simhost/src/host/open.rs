@@ -82,6 +82,7 @@ impl<M: Memory> Host<M> {
             }
         }
         self.send(HostMessage::OpenResult { relid, open_id, status });
+        self.end_if_over(id);
     }
 
     /// Both ends of the channel's rings, if the request makes sense.
@@ -149,7 +150,7 @@ impl<M: Memory> Host<M> {
         self.modify_failed(relid);
     }
 
-    fn modify_failed(&mut self, relid: u32) {
+    pub(super) fn modify_failed(&mut self, relid: u32) {
         self.modify_answer(relid, Status::UNSUCCESSFUL);
     }
 

@@ -57,6 +57,18 @@ pub struct Offered {
     pub state: &'static str,
 }
 
+/// A channel that is no more, as it was last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// What it was; `relid` is none.
+    pub offer: Offered,
+    /// What its device counted.
+    pub report: Vec<(&'static str, u64)>,
+}
+
+/// Ended channels that are remembered.
+const ENDED_AT_MOST: usize = 256;
+
 impl<M: Memory> Host<M> {
     /// What the guest did wrong: the first ones, as many as the limits say, without those that are tolerated.
     #[must_use]
@@ -112,16 +124,23 @@ impl<M: Memory> Host<M> {
     /// All channels.
     #[must_use]
     pub fn offered(&self) -> Vec<Offered> {
-        let describe = |(id, channel): (&OfferId, &super::Channel<M::Ring>)| Offered {
-            id: *id,
-            relid: channel.relid,
-            class: channel.spec.class,
-            instance: channel.spec.instance,
-            subchannel_index: channel.spec.subchannel_index,
-            monitor: channel.monitor,
-            state: channel.state.name(),
-        };
-        self.channels.iter().map(describe).collect()
+        self.channels.iter().map(|(id, channel)| describe(*id, channel)).collect()
+    }
+
+    /// The channels that ended last, oldest first: rescinded and released, or gone with the guest's goodbye. What became
+    /// of a hvsock connection is found here.
+    pub fn ended(&self) -> impl Iterator<Item = &Ended> {
+        self.ended.iter()
+    }
+
+    /// Forgets a channel, and remembers what it came to.
+    pub(super) fn end(&mut self, id: OfferId) {
+        let Some(channel) = self.channels.remove(&id) else { return };
+        if self.ended.len() >= ENDED_AT_MOST {
+            self.ended.pop_front();
+        }
+        let report = channel.device.as_ref().map(|device| device.report()).unwrap_or_default();
+        self.ended.push_back(Ended { offer: Offered { relid: None, ..describe(id, &channel) }, report });
     }
 
     /// The relid of an offer, while it is the guest's.
@@ -151,12 +170,15 @@ impl<M: Memory> Host<M> {
         }
     }
 
-    /// What the device counts.
+    /// What the device counts, or has counted when its channel has ended (and is remembered: see [`ended`](Self::ended)).
     ///
     /// # Errors
     /// [`Error::NoOffer`].
     pub fn report(&self, id: OfferId) -> Result<Vec<(&'static str, u64)>, Error> {
-        let channel = self.channels.get(&id).ok_or(Error::NoOffer)?;
+        let Some(channel) = self.channels.get(&id) else {
+            let ended = self.ended.iter().find(|ended| ended.offer.id == id);
+            return ended.map(|ended| ended.report.clone()).ok_or(Error::NoOffer);
+        };
         Ok(channel.device.as_ref().map(|device| device.report()).unwrap_or_default())
     }
 
@@ -171,5 +193,17 @@ impl<M: Memory> Host<M> {
     #[must_use]
     pub fn next_event(&self) -> Option<Duration> {
         self.deadline().map(|due| due.max(self.now()))
+    }
+}
+
+fn describe<R>(id: OfferId, channel: &super::Channel<R>) -> Offered {
+    Offered {
+        id,
+        relid: channel.relid,
+        class: channel.spec.class,
+        instance: channel.spec.instance,
+        subchannel_index: channel.spec.subchannel_index,
+        monitor: channel.monitor,
+        state: channel.state.name(),
     }
 }

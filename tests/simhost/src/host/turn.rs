@@ -126,6 +126,12 @@ impl<M: Memory> Host<M> {
 
     /// Gives the device of an open channel its turn; whether it is one.
     fn turn(&mut self, id: OfferId) -> bool {
+        let open = self.rounds(id).is_some();
+        self.end_if_over(id);
+        open
+    }
+
+    fn rounds(&mut self, id: OfferId) -> Option<Result<(), Error>> {
         self.in_turn(id, |device, turn| {
             // Whether the device was given its turn with something there. What comes between its look and ours is not
             // signalled, as the mask is set, and a device that found nothing must be asked once more for that.
@@ -151,7 +157,6 @@ impl<M: Memory> Host<M> {
             }
             Ok(true)
         })
-        .is_some()
     }
 
     /// The channel has just become open: whether its device takes it.

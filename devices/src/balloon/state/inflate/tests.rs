@@ -5,6 +5,7 @@ use crate::balloon::state::tests::{NOW, machine, memory, quiet, range};
 use crate::balloon::state::{Action, Input, Limit, Machine, Notice, Settings};
 use crate::balloon::wire::{GuestMessage, HostMessage, MAX_RANGES, PageRange, Version};
 use proptest::prelude::*;
+use std::collections::VecDeque;
 
 /// A guest with memory that obeys the machine's actions, and checks them.
 struct Guest {
@@ -19,6 +20,8 @@ struct Guest {
     /// Apart from each other, so that they don't merge.
     scattered: bool,
     held: Vec<PageRange>,
+    /// Pages in `held`: counted as they come and go, as there may be tens of thousands of ranges.
+    held_pages: u64,
     sent: Vec<(bool, Vec<PageRange>)>,
     notices: Vec<Notice>,
     floor_pages: u64,
@@ -36,6 +39,7 @@ impl Guest {
             next_frame: 1 << 20,
             scattered: false,
             held: Vec::new(),
+            held_pages: 0,
             sent: Vec::new(),
             notices: Vec::new(),
             floor_pages,
@@ -43,13 +47,15 @@ impl Guest {
     }
 
     fn balloon(&mut self, requests: &[u32]) {
-        let mut events: Vec<Input> =
+        let mut events: VecDeque<Input> =
             requests.iter().map(|pages| Input::Message(HostMessage::BalloonRequest { pages: *pages })).collect();
-        let mut steps = 0;
-        while !events.is_empty() {
-            steps += 1;
-            assert!(steps < 100_000, "endless");
-            let (machine, actions) = self.machine.take().unwrap().step(NOW, events.remove(0));
+        // The request itself, a look and a chunk for each page of this system, four times less (an eighth each) and once
+        // in vain, each with a look before it, and the last look.
+        let granules: u64 = requests.iter().map(|pages| u64::from(pages / self.granule)).sum();
+        let mut left = 2 * granules + 12 * requests.len() as u64;
+        while let Some(event) = events.pop_front() {
+            left = left.checked_sub(1).expect("endless");
+            let (machine, actions) = self.machine.take().unwrap().step(NOW, event);
             self.machine = Some(machine);
             events.extend(actions.into_iter().filter_map(|action| self.act(action)));
         }
@@ -57,7 +63,7 @@ impl Guest {
 
     fn act(&mut self, action: Action) -> Option<Input> {
         match action {
-            Action::Measure => return Some(Input::Measured(memory(self.available, ranges::count(&self.held)))),
+            Action::Measure => return Some(Input::Measured(memory(self.available, self.held_pages))),
             Action::Take(pages) => return Some(self.take(pages)),
             Action::Undo(ranges) => {
                 let mut held = RangeSet::default();
@@ -66,13 +72,14 @@ impl Guest {
                 let pages: u64 = removed.map(|(from, to)| to - from).sum();
                 assert_eq!(pages, ranges::count(&ranges));
                 self.held = held.runs().map(|(from, to)| range(from, u32::try_from(to - from).unwrap())).collect();
+                self.held_pages -= pages;
                 self.available += pages;
             }
             Action::Send(_, message) => {
                 let GuestMessage::BalloonResponse { more, ranges } = &message else { panic!("{message:?}") };
                 assert!(message.to_bytes(0).len() <= 4096 && ranges.len() <= MAX_RANGES);
                 self.sent.push((*more, ranges.clone()));
-                let floor = self.floor_pages.max(memory(0, ranges::count(&self.held)).floor_pages());
+                let floor = self.floor_pages.max(memory(0, self.held_pages).floor_pages());
                 let kept = self.available >= floor || ranges.is_empty();
                 assert!(kept, "{} pages are available, the floor is {floor}", self.available);
             }
@@ -95,6 +102,7 @@ impl Guest {
             self.next_frame += u64::from(step) + u64::from(self.scattered);
         }
         self.held.extend(&ranges);
+        self.held_pages += u64::from(pages);
         self.available = self.available.saturating_sub(u64::from(pages) + self.others);
         Input::Taken(ranges)
     }
@@ -187,6 +195,18 @@ fn a_request_during_another_one_waits_for_its_end() {
     assert_eq!(guest.notices, [unexpected, unexpected, ballooned(1000, 1000, None), ballooned(8, 8, None)]);
     let answers: Vec<_> = guest.sent.iter().map(|(more, ranges)| (*more, ranges::count(ranges))).collect();
     assert_eq!(answers, [(false, 1000), (false, 8)]);
+}
+
+/// The most chunks that the cases below can come to: this double once counted all pages at each step, which took seconds,
+/// and gave up at half of the chunks.
+#[test]
+fn sixty_thousand_pages_come_one_by_one() {
+    for (scattered, largest, chunk_pages) in [(false, u64::MAX, 1), (true, u64::MAX, 1), (true, 1, 512)] {
+        let settings = Settings { chunk_pages, ..Settings::default() };
+        let mut guest = Guest { largest, scattered, ..Guest::new(settings, 131_071) };
+        guest.balloon(&[60_000]);
+        assert_eq!(guest.reported(), 60_000);
+    }
 }
 
 proptest! {

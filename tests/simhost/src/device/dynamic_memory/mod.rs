@@ -47,7 +47,8 @@ enum Stage {
     Running,
 }
 
-/// The host of Dynamic Memory. Commands: `balloon PAGES`, `unballoon PAGES`, `unballoon all`, `hot-add START COUNT`.
+/// The host of Dynamic Memory. Commands: `balloon PAGES`, `unballoon PAGES`, `unballoon all`, `target PAGES` (takes or
+/// gives back until it has so many), `hot-add START COUNT`. Pages can be told as MiB: `balloon 64MiB`.
 #[derive(Debug)]
 pub struct DynamicMemory {
     settings: DynamicMemorySettings,
@@ -63,6 +64,8 @@ pub struct DynamicMemory {
     /// An unballoon that is not answered.
     unballooning: bool,
     hot_adding: Option<u32>,
+    asked: u64,
+    given_back: u64,
     reports: u64,
     available: u64,
     committed: u64,
@@ -73,6 +76,7 @@ pub struct DynamicMemory {
 enum Request {
     Balloon(u32),
     Unballoon(u64),
+    Target(u64),
     HotAdd(PageRange),
 }
 
@@ -91,6 +95,8 @@ impl DynamicMemory {
             queue: VecDeque::new(),
             unballooning: false,
             hot_adding: None,
+            asked: 0,
+            given_back: 0,
             reports: 0,
             available: 0,
             committed: 0,
@@ -124,11 +130,15 @@ impl DynamicMemory {
             return;
         }
         match self.queue.pop_front() {
-            Some(Request::Balloon(pages)) => {
-                self.wanted = Some(pages);
-                self.say(&Outgoing::Balloon { pages });
-            }
+            Some(Request::Balloon(pages)) => self.balloon(pages),
             Some(Request::Unballoon(pages)) => self.unballoon(pages),
+            Some(Request::Target(pages)) => {
+                let held = self.held.pages();
+                match u32::try_from(pages.saturating_sub(held)) {
+                    Ok(0) => self.unballoon(held.saturating_sub(pages)),
+                    more => self.balloon(more.unwrap_or(u32::MAX)),
+                }
+            }
             Some(Request::HotAdd(range)) => {
                 self.hot_adding = Some(range.count);
                 self.say(&Outgoing::HotAdd { range });
@@ -137,12 +147,19 @@ impl DynamicMemory {
         }
     }
 
+    fn balloon(&mut self, pages: u32) {
+        self.wanted = Some(pages);
+        self.asked += u64::from(pages);
+        self.say(&Outgoing::Balloon { pages });
+    }
+
     fn unballoon(&mut self, pages: u64) {
         let ranges = self.held.take(pages);
         if ranges.is_empty() {
             return;
         }
         self.unballooning = true;
+        self.given_back += ranges.iter().map(|range| u64::from(range.count)).sum::<u64>();
         let chunks = ranges.chunks(RANGES_AT_MOST);
         let last = chunks.len().saturating_sub(1);
         for (index, chunk) in chunks.enumerate() {
@@ -198,6 +215,14 @@ impl DynamicMemory {
     }
 }
 
+/// A number of pages, as it is or in MiB.
+fn pages_of(text: &str) -> Option<u64> {
+    match text.strip_suffix("MiB") {
+        Some(mebibytes) => mebibytes.parse::<u64>().ok()?.checked_mul(256),
+        None => text.parse().ok(),
+    }
+}
+
 impl Device for DynamicMemory {
     fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         let mut payload = Vec::new();
@@ -221,13 +246,18 @@ impl Device for DynamicMemory {
     }
 
     fn command(&mut self, words: &str) -> Result<(), Error> {
-        const NONSENSE: Error = Error::Nonsense("it takes: balloon N, unballoon N, unballoon all, hot-add START COUNT");
+        const NONSENSE: Error = Error::Nonsense(
+            "it takes: balloon N, unballoon N, unballoon all, target N, hot-add START COUNT; N are pages, or as 64MiB",
+        );
         let mut words = words.split_ascii_whitespace();
         let (verb, number) = (words.next(), words.next());
         let request = match (verb, number) {
-            (Some("balloon"), Some(pages)) => Request::Balloon(pages.parse().map_err(|_| NONSENSE)?),
+            (Some("balloon"), Some(pages)) => {
+                Request::Balloon(pages_of(pages).and_then(|pages| u32::try_from(pages).ok()).ok_or(NONSENSE)?)
+            }
+            (Some("target"), Some(pages)) => Request::Target(pages_of(pages).ok_or(NONSENSE)?),
             (Some("unballoon"), Some("all")) => Request::Unballoon(u64::MAX),
-            (Some("unballoon"), Some(pages)) => Request::Unballoon(pages.parse().map_err(|_| NONSENSE)?),
+            (Some("unballoon"), Some(pages)) => Request::Unballoon(pages_of(pages).ok_or(NONSENSE)?),
             (Some("hot-add"), Some(start)) => {
                 let start = start.parse().map_err(|_| NONSENSE)?;
                 let count = words.next().and_then(|count| count.parse().ok()).ok_or(NONSENSE)?;
@@ -248,7 +278,9 @@ impl Device for DynamicMemory {
             ("reports", self.reports),
             ("available", self.available),
             ("committed", self.committed),
+            ("asked", self.asked),
             ("ballooned", self.held.pages()),
+            ("given_back", self.given_back),
             ("hot_added", self.hot_added),
             ("owed", u64::from(self.wanted.is_some() || self.unballooning || self.hot_adding.is_some())),
         ]
