@@ -14,6 +14,7 @@ mod registry;
 mod reopen;
 mod revocation;
 mod say;
+mod speed;
 mod subchannels;
 #[cfg(test)]
 mod testing;
@@ -60,6 +61,8 @@ enum Command {
     Revocation(revocation::RevocationArgs),
     /// Take all free memory, and look for writes of others in it.
     FillMemory(revocation::MemoryArgs),
+    /// Messages to echo devices beside those to an echoing hv_sock service.
+    Speed(speed::SpeedArgs),
     /// Traffic on a device and its subchannels, which are moved, or fall silent.
     Subchannels(subchannels::SubchannelsArgs),
     /// Connect to an echoing hv_sock service of the host, and check what comes back.
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Command::Registry(args) => registry::run(&args),
         Command::Revocation(args) => revocation::run(&args),
         Command::FillMemory(args) => revocation::run_memory(&args),
+        Command::Speed(args) => speed::run(&args),
         Command::Subchannels(args) => subchannels::run(&args),
         Command::VsockConnect(args) => vsock::connect(&args),
         Command::VsockListen(args) => vsock::listen(&args),

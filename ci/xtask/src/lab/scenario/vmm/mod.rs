@@ -2,6 +2,7 @@
 //! file has the table of its own scenarios; all are listed here, in the order they are played in.
 
 mod first_light;
+mod speed;
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::{Scenario, Scene, eventually};
 use crate::lab::control::Offered;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS, speed::SCENARIOS];
 
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
