@@ -62,6 +62,9 @@ pub(super) struct Found {
 
 impl Shared {
     pub(super) fn new(bus: &Bus, device: &Device, options: Options, node: Node) -> Result<(Self, Found), Error> {
+        let pages = [maps::INTERRUPT_PAGE, maps::MONITOR_PAGE].into_iter().filter(|_| device.monitor_id.is_some());
+        let wanted: Vec<_> = pages.chain([maps::RINGS]).collect();
+        maps::wait_for(device, &wanted, options.ring_wait);
         let mapped = map_primary(bus, device, options, &node)?;
         let pages = match device.monitor_id {
             Some(_) => map_pages(device, &node)?.map(Arc::new),
