@@ -8,6 +8,7 @@ mod cycles;
 mod echo;
 mod hammer;
 mod hostile;
+mod kernel_ways;
 mod level;
 mod raw;
 mod registry;
@@ -53,6 +54,8 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Use a device whose host writes nonsense into its rings.
     Hostile(hostile::HostileArgs),
+    /// What the kernel's UIO driver does by itself with the masks of an echo device.
+    KernelWays(kernel_ways::KernelWaysArgs),
     /// Open and close a device over and over.
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),
         Command::Hostile(args) => hostile::run(&args),
+        Command::KernelWays(args) => kernel_ways::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
         Command::Revocation(args) => revocation::run(&args),

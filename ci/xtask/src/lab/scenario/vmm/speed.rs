@@ -15,6 +15,7 @@ use crate::lab::kernel::Kernel;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     kernels: &[Kernel::V6_12, Kernel::Sid],
+    tolerates: super::LINUX,
     ..vmm("vmm-speed", "messages and round trips by our driver, as a ratio to the kernel's hv_sock", speed)
 }];
 
