@@ -3,6 +3,8 @@
 //! One process has all of them open and uses them in turns, so that whatever slows this guest down slows all of them
 //! down. One line for each turn; the lab compares.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,14 +12,16 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 use vmbus::uio::Options;
-use vmbus_channels::{Channel, OpenOptions, Vmbus};
+use vmbus_channels::{Channel, OpenOptions};
 use vsock::VsockStream;
 
 use crate::bus::{self, Selector};
-use crate::echo::signals_by;
 use crate::say::Say;
 use crate::traffic::{Plan, Traffic};
 use crate::vsock as sockets;
+
+/// Where the kernel has the devices of the bus.
+const DEVICES: &str = "/sys/bus/vmbus/devices";
 
 /// Who takes part, and how much is sent.
 #[derive(Debug, Clone, Args)]
@@ -59,11 +63,31 @@ impl Load {
 
 /// One that takes part.
 #[derive(Debug)]
-enum Way {
+struct Way {
+    name: String,
+    /// Where the kernel counts its channel's signals and interrupts.
+    counters: PathBuf,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
     /// Our driver, sleeping or polling; the channel is away only during a turn.
-    Ours { name: String, polls: bool, channel: usize },
+    Driver { polls: bool, channel: usize },
     /// The kernel's sockets.
     Socket(VsockStream),
+}
+
+impl Way {
+    /// Signals to the host, and interrupts from it, so far. (Documentation/ABI/stable/sysfs-bus-vmbus.)
+    fn counts(&self) -> anyhow::Result<[u64; 2]> {
+        let read = |name| -> anyhow::Result<u64> {
+            let path = self.counters.join(name);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            text.trim().parse().with_context(|| format!("{} holds {text:?}", path.display()))
+        };
+        Ok([read("events")?, read("interrupts")?])
+    }
 }
 
 /// Opens all, and gives each its turns.
@@ -75,30 +99,33 @@ pub(crate) fn run(args: &SpeedArgs) -> anyhow::Result<ExitCode> {
     let mut ways = Vec::new();
     let mut channels = Vec::new();
     for device in &args.device {
-        let (signals, channel) = open(&vmbus, device)?;
+        let offer = bus::find(&vmbus, &Selector::resolve(device)?, Duration::from_secs(20))?;
+        let signals = if offer.monitor_id.is_some() { "monitor" } else { "call" };
         for polls in [false, true].into_iter().take(if args.poll { 2 } else { 1 }) {
             let name = format!("{} by {signals}", if polls { "polling" } else { "interrupts" });
-            ways.push(Way::Ours { name, polls, channel: channels.len() });
+            let counters = Path::new(DEVICES).join(format!("{}/channels/{}", offer.instance, offer.relid));
+            ways.push(Way { name, counters, by: By::Driver { polls, channel: channels.len() } });
         }
-        channels.push(Some(channel));
+        channels.push(Some(vmbus.open(offer.id, OpenOptions::default())?));
     }
     if let Some(port) = args.port {
-        ways.push(Way::Socket(sockets::to_host(port, sockets::Patience::SHORT)?));
+        let by = By::Socket(sockets::to_host(port, sockets::Patience::SHORT)?);
+        ways.push(Way { name: "hv_sock".to_owned(), counters: socket_counters()?, by });
     }
     let say = Say::aloud();
     let turn = Duration::from_millis(args.turn_ms);
     for round in 0..args.rounds {
         for load in &args.load {
             for way in &ways {
+                let before = way.counts()?;
                 let mut line = play(way, &mut channels, *load, turn)?;
-                if let Some(fields) = line.as_object_mut() {
-                    let Load { words, batch } = *load;
-                    fields.extend([
-                        ("event".to_owned(), "turn".into()),
-                        ("round".to_owned(), round.into()),
-                        ("bytes".to_owned(), (words * 8).into()),
-                        ("batch".to_owned(), batch.into()),
-                    ]);
+                let [signals, interrupts] = way.counts()?;
+                let counted = json!({
+                    "event": "turn", "way": way.name, "round": round, "bytes": load.words * 8, "batch": load.batch,
+                    "signals": signals.wrapping_sub(before[0]), "interrupts": interrupts.wrapping_sub(before[1]),
+                });
+                if let (Value::Object(line), Value::Object(counted)) = (&mut line, counted) {
+                    line.extend(counted);
                 }
                 say.line(&line)?;
             }
@@ -113,30 +140,25 @@ pub(crate) fn run(args: &SpeedArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(vmbus: &Vmbus, device: &str) -> anyhow::Result<(&'static str, Channel)> {
-    let offer = bus::find(vmbus, &Selector::resolve(device)?, Duration::from_secs(20))?;
-    let signals = if offer.monitor_id.is_some() { "monitor" } else { "call" };
-    log::debug!("{device} signals by {}", signals_by(&offer));
-    Ok((signals, vmbus.open(offer.id, OpenOptions::default())?))
+/// Where the channel of the only socket is.
+fn socket_counters() -> anyhow::Result<PathBuf> {
+    let inside = |folder: &Path| -> anyhow::Result<Option<PathBuf>> {
+        let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+        let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        Ok(paths.into_iter().find(|path| path.join("channels").is_dir() || path.join("events").exists()))
+    };
+    let device = inside(Path::new("/sys/bus/vmbus/drivers/hv_sock"))?.context("hv_sock has no device")?;
+    inside(&device.join("channels"))?.context("the socket has no channel")
 }
 
 /// One turn of one of them.
 fn play(way: &Way, channels: &mut [Option<Channel>], load: Load, turn: Duration) -> anyhow::Result<Value> {
-    let (name, polls, channel) = match way {
-        Way::Socket(stream) => {
-            let messages = sockets::Messages {
-                seconds: turn.as_secs_f64(),
-                count: None,
-                bytes: load.words * 8,
-                batch: load.batch,
-            };
-            let mut line = sockets::messages(stream, &messages)?;
-            if let Some(fields) = line.as_object_mut() {
-                fields.insert("way".to_owned(), "hv_sock".into());
-            }
-            return Ok(line);
+    let (polls, channel) = match &way.by {
+        By::Socket(stream) => {
+            let (seconds, bytes) = (turn.as_secs_f64(), load.words * 8);
+            return sockets::messages(stream, &sockets::Messages { seconds, count: None, bytes, batch: load.batch });
         }
-        Way::Ours { name, polls, channel } => (name, *polls, *channel),
+        By::Driver { polls, channel } => (*polls, *channel),
     };
     let place = channels.get_mut(channel).context("there is no such channel")?;
     let plan = Plan { words: load.words, window: load.batch, polls, ..Plan::PLAIN };
@@ -145,12 +167,11 @@ fn play(way: &Way, channels: &mut [Option<Channel>], load: Load, turn: Duration)
     traffic.run(|_| start.elapsed() < turn)?;
     let took = start.elapsed().as_secs_f64();
     let (sent, received) = (traffic.tally.sent, traffic.tally.received);
-    ensure!(sent == received, "{name}: {sent} messages were sent, {received} came back");
+    ensure!(sent == received, "{}: {sent} messages were sent, {received} came back", way.name);
     let per_second = f64::from(u32::try_from(received).unwrap_or(u32::MAX)) / took.max(1e-9);
     let round_trips = traffic.round_trips();
     *place = Some(traffic.into_channel());
     Ok(json!({
-        "way": name, "sent": sent, "received": received, "seconds": took,
-        "per_second": per_second, "round_trip_ns": round_trips,
+        "sent": sent, "received": received, "seconds": took, "per_second": per_second, "round_trip_ns": round_trips,
     }))
 }

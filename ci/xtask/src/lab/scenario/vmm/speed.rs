@@ -2,6 +2,7 @@
 //! ratios and judges none: what it insists on is that every message came back.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -37,12 +38,8 @@ struct Turn {
     sent: u64,
     received: u64,
     per_second: f64,
-    round_trip_ns: Times,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Times {
-    p50: Option<u32>,
+    signals: f64,
+    interrupts: f64,
 }
 
 fn speed(scene: &mut Scene<'_>) -> Result<()> {
@@ -65,23 +62,26 @@ fn speed(scene: &mut Scene<'_>) -> Result<()> {
     for (bytes, batch) in LOADS {
         arguments.extend(["--load".to_owned(), format!("{bytes}x{batch}")]);
     }
-    let clock = scene.guest.shell("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")?;
-    let before = scene.control()?.counters()?;
     let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let finished = scene.guest.run(&argv, Duration::from_secs(120))?;
     ensure!(finished.code == Some(0), "the comparison: {}", describe(&finished));
     let lines = finished.stdout.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     let turns = lines.into_iter().filter(|line| line.get("event").and_then(Value::as_str) == Some("turn"));
     let turns = turns.map(serde_json::from_value::<Turn>).collect::<Result<Vec<_>, _>>()?;
-    let after = scene.control()?.counters()?;
-    scene.say(format!("clock {clock}; before {before}; after {after}"));
     for turn in &turns {
         let Turn { way, bytes, batch, sent, received, .. } = turn;
         ensure!(sent == received && *sent > 0, "{way}, {bytes} B, {batch} at a time: {received} of {sent} came back");
     }
     for (bytes, batch) in LOADS {
-        for line in compare(turns.iter().filter(|turn| (turn.bytes, turn.batch) == (bytes, batch)))? {
-            scene.say(format!("{bytes} B, {batch} at a time: {line}"));
+        let load = format!("{bytes} B, {batch} at a time");
+        let measured = medians(turns.iter().filter(|turn| (turn.bytes, turn.batch) == (bytes, batch)));
+        let sockets = *measured.get(SOCKETS).context("the sockets had no turn")?;
+        scene.say(format!("{load}: {SOCKETS}: {sockets}"));
+        scene.figures.push((format!("{load}: {SOCKETS}, messages per second"), sockets.per_second));
+        for (way, figures) in measured.iter().filter(|(way, _)| **way != SOCKETS) {
+            let ratio = figures.per_second / sockets.per_second;
+            scene.say(format!("{load}: {way}: {ratio:.2} x {SOCKETS}: {figures}"));
+            scene.figures.push((format!("{load}: {way}, x {SOCKETS}"), ratio));
         }
     }
     for offer in offers {
@@ -90,31 +90,68 @@ fn speed(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Each way in words, with its ratio to the sockets.
-fn compare<'a>(turns: impl Iterator<Item = &'a Turn>) -> Result<Vec<String>> {
-    let mut ways: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-    for turn in turns {
-        let (rates, times) = ways.entry(&turn.way).or_default();
-        rates.push(turn.per_second);
-        times.extend(turn.round_trip_ns.p50.map(f64::from));
-    }
-    let medians: BTreeMap<&str, (f64, f64)> =
-        ways.into_iter().filter_map(|(way, (rates, times))| Some((way, (median(rates)?, median(times)?)))).collect();
-    let (base_rate, base_time) = *medians.get(SOCKETS).context("the sockets had no turn")?;
-    let others = medians.iter().filter(|(way, _)| **way != SOCKETS);
-    let words = others.map(|(way, (rate, time))| {
-        format!(
-            "{way}: {rate:.0}/s, {:.2} x {SOCKETS}'s {base_rate:.0}/s; a round trip {:.0} us, {:.2} x its {:.0} us",
-            rate / base_rate,
-            time / 1e3,
-            time / base_time,
-            base_time / 1e3,
-        )
-    });
-    Ok(words.collect())
+/// Medians over the turns of one way.
+#[derive(Debug, Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    batch: f64,
+    signals: f64,
+    interrupts: f64,
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The mean, from the same numbers: what a guest's clock shows between two looks at it means little where an
+        // emulator stops it while the host works, and catches up later.
+        let round_trip_us = 1e6 * self.batch / self.per_second;
+        write!(
+            formatter,
+            "{:.0}/s, a round trip {round_trip_us:.0} us, {:.2} signals and {:.2} interrupts a message",
+            self.per_second, self.signals, self.interrupts
+        )
+    }
+}
+
+/// What each way reached.
+fn medians<'a>(turns: impl Iterator<Item = &'a Turn>) -> BTreeMap<&'a str, Figures> {
+    let mut ways: BTreeMap<&str, Vec<&Turn>> = BTreeMap::new();
+    turns.for_each(|turn| ways.entry(&turn.way).or_default().push(turn));
+    let count = |number: u64| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    let of = |turns: &[&Turn]| Figures {
+        per_second: median(turns.iter().map(|turn| turn.per_second)),
+        batch: median(turns.iter().map(|turn| count(turn.batch))),
+        signals: median(turns.iter().map(|turn| turn.signals / count(turn.received.max(1)))),
+        interrupts: median(turns.iter().map(|turn| turn.interrupts / count(turn.received.max(1)))),
+    };
+    ways.into_iter().map(|(way, turns)| (way, of(&turns))).collect()
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Turn, medians};
+
+    #[test]
+    fn the_median_of_each_way_is_taken() {
+        let turn = |way: &str, per_second| Turn {
+            way: way.to_owned(),
+            bytes: 64,
+            batch: 4,
+            sent: 10,
+            received: 10,
+            per_second,
+            signals: 5.0,
+            interrupts: 20.0,
+        };
+        let turns = [turn("a", 9.0), turn("a", 1.0), turn("b", 7.0), turn("a", 2.0)];
+        let medians = medians(turns.iter());
+        assert_eq!((medians["a"].per_second, medians["b"].per_second), (2.0, 7.0));
+        assert_eq!((medians["a"].signals, medians["a"].interrupts), (0.5, 2.0));
+        assert!(medians["a"].to_string().contains("a round trip 2000000 us"), "{}", medians["a"]);
+    }
 }
