@@ -6,6 +6,7 @@ use std::thread::Builder;
 
 use anyhow::{Context, Result, bail};
 
+use crate::devices::clock::Clock;
 use crate::devices::power::Power;
 use crate::devices::serial::Console;
 use crate::devices::virtio_console::VirtioConsole;
@@ -76,6 +77,7 @@ pub fn run(settings: &Settings, bus: impl FnOnce(&Parts) -> Result<Arc<dyn Hyper
         serial: Console::new(&settings.console, vm.line(SERIAL_LINE))?,
         agent: agent(&vm, &settings.agent)?,
         power: Power::new(ender.clone()),
+        clock: Clock::default(),
         hyperv,
         ender,
     });
@@ -109,5 +111,35 @@ fn agent(vm: &Vm, endpoint: &str) -> Result<VirtioConsole> {
 fn interrupt(line: &Line) {
     if let Err(error) = line.pulse() {
         log::warn!(target: "vmbus::vmm", "{error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Settings, run};
+    use crate::exits::NoBus;
+
+    fn refuse(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings {
+            kernel: "/none/kernel".into(),
+            initrd: "/none/initrd".into(),
+            append: String::new(),
+            memory_mib: 64,
+            processors: 1,
+            console: "/none/console".into(),
+            agent: "/none/agent".to_owned(),
+        };
+        change(&mut settings);
+        format!("{:#}", run(&settings, |_| Ok(Arc::new(NoBus))).unwrap_err())
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_before_a_machine_is_made() {
+        assert!(refuse(|settings| settings.processors = 0).contains("1 to 16 processors, not 0"));
+        assert!(refuse(|settings| settings.processors = 17).contains("not 17"));
+        assert!(refuse(|settings| settings.memory_mib = 4096).contains("64 to 3072 MiB"));
+        assert!(refuse(|_| ()).contains("open the kernel /none/kernel"));
     }
 }
