@@ -2,6 +2,8 @@
 //! file has the table of its own scenarios; all are listed here, in the order they are played in.
 
 mod first_light;
+mod matrix;
+mod speed;
 
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::{Scenario, Scene, eventually, lsvmbus, vmm};
 use crate::lab::control::Offered;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS, LSVMBUS];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS, LSVMBUS, matrix::SCENARIOS, speed::SCENARIOS];
 
 const LSVMBUS: &[Scenario] = &[Scenario {
     lsvmbus: true,
@@ -20,6 +22,10 @@ const LSVMBUS: &[Scenario] = &[Scenario {
 
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
+
+/// What Linux does as a matter of course with a channel that was rescinded: it takes none of its GPADLs down, and frees
+/// their pages before it releases the relid.
+const LINUX: &[&str] = &["ReleasedWithGpadls", "GpadlStale"];
 
 impl Scene<'_> {
     /// A channel as the host lists it.
