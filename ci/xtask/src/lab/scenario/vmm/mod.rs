@@ -7,11 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{Scenario, Scene, eventually};
+use super::{Scenario, Scene, eventually, lsvmbus, vmm};
 use crate::lab::control::Offered;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS, LSVMBUS];
+
+const LSVMBUS: &[Scenario] = &[Scenario {
+    lsvmbus: true,
+    ..vmm("vmm-lsvmbus", "the same as lsvmbus prints, with a dozen devices", lsvmbus::equal_for_many)
+}];
 
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
@@ -23,7 +28,7 @@ impl Scene<'_> {
     }
 
     /// Waits until sysfs has a device (or until it has none any more).
-    fn await_device(&mut self, instance: &str, there: bool) -> Result<()> {
+    pub(super) fn await_device(&mut self, instance: &str, there: bool) -> Result<()> {
         let (what, test) = if there { ("in", "-e") } else { ("gone from", "! -e") };
         eventually(&format!("device {instance} {what} sysfs"), KERNEL, || {
             let line = format!("test {test} /sys/bus/vmbus/devices/{instance} && echo yes || true");
