@@ -136,9 +136,6 @@ fn closing(scene: &mut Scene<'_>) -> Result<()> {
         device.take_back_when(scene, Until::Counter { name: counter.to_owned(), at_least })?;
         let ended = run(scene, &format!("echo {} --count 20", device.instance), &[0, 6])?;
         latency(scene, [0; 4])?;
-        if counter == "teardowns" && scene.offered(device.offer)?.state != "gone" {
-            device.take_back(scene)?;
-        }
         device.gone(scene)?;
         scene.say(format!("while it closes ({counter}): exit {} after {} ms", ended.code, ended.took.as_millis()));
     }
