@@ -23,7 +23,8 @@ fn buffers(scene: &mut Scene<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     for _ in 0..2 {
         let buffer = program.hear(scene, "buffer")?;
-        scene.say(format!("{}: {} bytes, written and checked by both ends", buffer["name"], buffer["bytes"]));
+        let name = buffer["name"].as_str().unwrap_or_default();
+        scene.say(format!("{name}: {} bytes, written and checked by both ends", buffer["bytes"]));
         bytes.push(number(&buffer, "/bytes")?);
     }
     ensure!(bytes == [RECEIVE, SEND], "buffers of {bytes:?} bytes; {RECEIVE} and {SEND} expected");

@@ -109,6 +109,11 @@ fn storm(scene: &mut Scene<'_>, device: &Bound) -> Result<()> {
         last["opened"], last["slowest_ms"],
     ));
     ensure!(number(&last, "/slowest_ms")? < 15_000, "an open or a close took too long: {last}");
-    ensure!(refused == 0, "opens or closes were refused: {}", last["refused"]);
+    // A ring may be spoiled before its first use; then the open fails, and the next one may find the channel closing.
+    for (word, told) in last["refused"].as_object().into_iter().flatten() {
+        let said = told["first"].as_str().unwrap_or_default();
+        let expected = word == "corrupt" || said.contains("is being closed");
+        ensure!(expected, "an open or a close was refused: {word}: {said}");
+    }
     Ok(())
 }
