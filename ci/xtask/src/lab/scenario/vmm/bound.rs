@@ -50,6 +50,11 @@ pub(super) fn echo(number: u64, monitored: bool) -> Device {
     Device { kind: "echo".to_owned(), number, monitored, ..Device::default() }
 }
 
+/// A field of a line; null where it has none of that name.
+pub(super) fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
+    line.get(name).unwrap_or(&Value::Null)
+}
+
 /// Numbers of a program's line.
 pub(super) fn number(line: &Value, pointer: &str) -> Result<u64> {
     line.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("no number {pointer} in {line}"))
@@ -130,7 +135,7 @@ impl Program {
                 continue;
             };
             let value: Value = serde_json::from_str(&line).with_context(|| format!("`{}`: {line}", self.words))?;
-            if value["event"] == event {
+            if field(&value, "event") == event {
                 return Ok(value);
             }
         }

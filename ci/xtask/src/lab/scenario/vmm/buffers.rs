@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Program, number, run};
+use super::bound::{Bound, Program, field, number, run};
 use crate::lab::control_wire::{Call, Device, Until};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -23,8 +23,8 @@ fn buffers(scene: &mut Scene<'_>) -> Result<()> {
     let mut bytes = Vec::new();
     for _ in 0..2 {
         let buffer = program.hear(scene, "buffer")?;
-        let name = buffer["name"].as_str().unwrap_or_default();
-        scene.say(format!("{name}: {} bytes, written and checked by both ends", buffer["bytes"]));
+        let name = field(&buffer, "name").as_str().unwrap_or_default();
+        scene.say(format!("{name}: {} bytes, written and checked by both ends", field(&buffer, "bytes")));
         bytes.push(number(&buffer, "/bytes")?);
     }
     ensure!(bytes == [RECEIVE, SEND], "buffers of {bytes:?} bytes; {RECEIVE} and {SEND} expected");

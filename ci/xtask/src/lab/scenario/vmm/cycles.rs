@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Counted, LONG, Program, echo, number};
+use super::bound::{Counted, LONG, Program, echo, field, number};
 use crate::lab::control_wire::{Call, Until};
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -80,11 +80,17 @@ fn cycles(scene: &mut Scene<'_>, count: u64) -> Result<()> {
     let opened = number(&end, "/opened")?;
     scene.say(format!(
         "the driver opened {opened}: {} ({} too late, {} refused and tried again), {} packets back",
-        end["ended"], end["too_late"], end["refused"], end["received"]
+        field(&end, "ended"),
+        field(&end, "too_late"),
+        field(&end, "refused"),
+        field(&end, "received")
     ));
     ensure!(opened * 10 >= total * 6, "{opened} of {total} devices were opened");
-    let counters = &end["counters"];
-    ensure!(counters["offers"] == counters["released"] && counters["offers"] == total, "our driver: {counters}");
+    let counters = field(&end, "counters");
+    ensure!(
+        field(counters, "offers") == field(counters, "released") && field(counters, "offers") == total,
+        "our driver: {counters}"
+    );
     level(scene, &end, kept)
 }
 
@@ -99,7 +105,8 @@ fn one(scene: &mut Scene<'_>, offer: u64, cycle: u64) -> Result<()> {
 /// Memory, but for what the kernel keeps of `kept` rings, is level.
 fn level(scene: &mut Scene<'_>, end: &Value, kept: u64) -> Result<()> {
     let grown = |name: &str| -> Result<i64> {
-        let at = |when: &str| end[when][name].as_i64().with_context(|| format!("no {when} {name}: {end}"));
+        let at =
+            |when: &str| field(field(end, when), name).as_i64().with_context(|| format!("no {when} {name}: {end}"));
         Ok(at("after")? - at("before")?)
     };
     let (free, slab, resident) = (grown("free_kib")?, grown("slab_kib")?, grown("resident_kib")?);

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, LONG, Program, echo, number, run};
+use super::bound::{Bound, LONG, Program, echo, field, number, run};
 use crate::lab::control_wire::Call;
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -40,7 +40,7 @@ fn hostile(scene: &mut Scene<'_>) -> Result<()> {
     }
     storm(scene, &device)?;
     let ended = run(scene, &format!("echo {} --count 200", device.instance), &[0])?;
-    scene.say(format!("after it all {} of 200 packets come back", ended.last()?["received"]));
+    scene.say(format!("after it all {} of 200 packets come back", field(&ended.last()?, "received")));
     device.take_back(scene)
 }
 
@@ -57,15 +57,19 @@ fn one(scene: &mut Scene<'_>, device: &Bound, fault: &str, words: &[&str]) -> Re
     }
     let ended = program.end(scene, &[0, 1])?;
     let last = ended.last()?;
-    let ends: Vec<(String, Value)> =
-        last["ends"].as_object().into_iter().flatten().map(|(word, told)| (word.clone(), told.clone())).collect();
+    let ends: Vec<(String, Value)> = field(&last, "ends")
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(word, told)| (word.clone(), told.clone()))
+        .collect();
     match ends.first() {
         None => {
             ensure!(ended.code == 0, "{fault}: exit {} without a reason: {last}", ended.code);
-            scene.say(format!("{fault}: {tries} times, and no harm; {} packets came back", last["received"]));
+            scene.say(format!("{fault}: {tries} times, and no harm; {} packets came back", field(&last, "received")));
         }
         Some((word, told)) => {
-            let said = told["first"].as_str().unwrap_or_default();
+            let said = field(told, "first").as_str().unwrap_or_default();
             ensure!(ended.code == 1, "{fault}: exit {}, not 1: {said}", ended.code);
             ensure!(words.contains(&word.as_str()), "{fault} ends as {word}: {said}");
             ensure!(said.contains(&device.instance), "the message does not name the device: {said}");
@@ -78,7 +82,7 @@ fn one(scene: &mut Scene<'_>, device: &Bound, fault: &str, words: &[&str]) -> Re
 /// Whether there was an open ring to spoil.
 fn spoil(scene: &mut Scene<'_>, device: &Bound, fault: &str) -> Result<bool> {
     let done = match scene.control()?.call(Call::Spoil { offer: device.offer, fault: fault.to_owned() }) {
-        Ok(answer) => answer["done"] == true,
+        Ok(answer) => field(&answer, "done") == true,
         Err(error) if error.is::<crate::lab::control::Refused>() => false,
         Err(error) => return Err(error),
     };
@@ -100,18 +104,19 @@ fn storm(scene: &mut Scene<'_>, device: &Bound) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let last = program.end(scene, &[0])?.last()?;
-    let kinds: BTreeSet<&String> = last["ends"].as_object().into_iter().flatten().map(|(word, _)| word).collect();
+    let kinds: BTreeSet<&String> =
+        field(&last, "ends").as_object().into_iter().flatten().map(|(word, _)| word).collect();
     ensure!(!kinds.is_empty(), "{spoiled} faults did no harm at all: {last}");
-    let refused = last["refused"].as_object().map_or(0, serde_json::Map::len);
+    let refused = field(&last, "refused").as_object().map_or(0, serde_json::Map::len);
     scene.say(format!(
         "{spoiled} faults in {seconds} s: opened {} times, ends: {kinds:?}, {refused} kinds of refused opens and closes, \
          the slowest took {} ms",
-        last["opened"], last["slowest_ms"],
+        field(&last, "opened"), field(&last, "slowest_ms"),
     ));
     ensure!(number(&last, "/slowest_ms")? < 15_000, "an open or a close took too long: {last}");
     // A ring may be spoiled before its first use; then the open fails, and the next one may find the channel closing.
-    for (word, told) in last["refused"].as_object().into_iter().flatten() {
-        let said = told["first"].as_str().unwrap_or_default();
+    for (word, told) in field(&last, "refused").as_object().into_iter().flatten() {
+        let said = field(told, "first").as_str().unwrap_or_default();
         let expected = word == "corrupt" || said.contains("is being closed");
         ensure!(expected, "an open or a close was refused: {word}: {said}");
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Counted, Program, echo};
+use super::bound::{Bound, Counted, Program, echo, field};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
     every_time: true,
@@ -21,7 +21,7 @@ fn monitor(scene: &mut Scene<'_>) -> Result<()> {
     for monitored in [true, false] {
         let device = Bound::offer(scene, echo(20, monitored))?;
         let mut program = Program::start(scene, &format!("echo {} --count {PACKETS}", device.instance))?;
-        let signals_by = program.hear(scene, "open")?["signals_by"].as_str().unwrap_or_default().to_owned();
+        let signals_by = field(&program.hear(scene, "open")?, "signals_by").as_str().unwrap_or_default().to_owned();
         let before = Counted::now(scene)?;
         program.end(scene, &[0])?;
         let after = Counted::now(scene)?;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::super::device::Memory;
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Counted, LONG, Program, echo, latency, run};
+use super::bound::{Bound, Counted, LONG, Program, echo, field, latency, run};
 use crate::lab::control_wire::{Call, Until};
 
 pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
@@ -102,7 +102,7 @@ fn quiet(scene: &mut Scene<'_>, device: &Bound) -> Result<u64> {
     let (start, mut before) = (std::time::Instant::now(), None);
     loop {
         let report = scene.control()?.call(Call::Report { offer: device.offer })?;
-        let packets = report["packets"].as_u64().context("an echo counts packets")?;
+        let packets = field(&report, "packets").as_u64().context("an echo counts packets")?;
         if before == Some(packets) && packets > 0 {
             return Ok(packets);
         }
@@ -121,8 +121,8 @@ fn load(scene: &mut Scene<'_>) -> Result<()> {
     scene.control()?.rescind(device.offer)?;
     let ended = program.end(scene, &[6])?;
     let last = ended.last()?;
-    ensure!(last["how"] == "rescinded", "{last}");
-    scene.say(format!("under load, after {} packets: exit 6: {}", last["received"], ended.complaint()));
+    ensure!(field(&last, "how") == "rescinded", "{last}");
+    scene.say(format!("under load, after {} packets: exit 6: {}", field(&last, "received"), ended.complaint()));
     device.gone(scene)
 }
 
@@ -156,7 +156,9 @@ fn again(scene: &mut Scene<'_>) -> Result<()> {
         device = Bound::bind(scene, device.offer)?;
     }
     let ended = run(scene, &format!("echo {} --count 100", device.instance), &[0])?;
-    scene
-        .say(format!("offered again at once, twice: the third open gets {} of 100 replies", ended.last()?["received"]));
+    scene.say(format!(
+        "offered again at once, twice: the third open gets {} of 100 replies",
+        field(&ended.last()?, "received")
+    ));
     device.take_back(scene)
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Ended, Program, echo, number};
+use super::bound::{Bound, Ended, Program, echo, field, number};
 use crate::lab::control_wire::Call;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -46,19 +46,19 @@ struct Judged {
 impl Judged {
     fn say(&self, scene: &mut Scene<'_>, what: &str) -> Result<()> {
         let last = self.ended.last()?;
-        let memory = &last["memory"];
+        let memory = field(&last, "memory");
         scene.say(format!(
             "{what}: {} passes over the rings before the end was known, {} after; {} MiB taken, filled and checked {} times: \
              {} words damaged; from outside {} of the rings' {} pages changed; {} bus errors, {} mappings left",
             number(&last, "/passes")?.saturating_sub(number(&last, "/passes_after")?),
-            last["passes_after"],
-            memory["taken_mib"],
-            memory["checks"],
-            memory["words"],
+            field(&last, "passes_after"),
+            field(memory, "taken_mib"),
+            field(memory, "checks"),
+            field(memory, "words"),
             self.changed,
             self.pages,
-            last["bus_errors"],
-            last["still_mapped"],
+            field(&last, "bus_errors"),
+            field(&last, "still_mapped"),
         ));
         Ok(())
     }
@@ -72,7 +72,7 @@ fn with_revocation(scene: &mut Scene<'_>) -> Result<()> {
         ensure!(self::number(&last, "/passes_after")? > 0, "the writers did not go on: {last}");
         ensure!(self::number(&last, "/memory/words")? == 0, "late writes landed in memory: {last}");
         ensure!(judged.changed == 0, "{} pages of the rings were written to afterwards", judged.changed);
-        ensure!(last["still_mapped"] == 0, "mappings of the device are left: {last}");
+        ensure!(field(&last, "still_mapped") == 0, "mappings of the device are left: {last}");
     }
     Ok(())
 }
@@ -140,6 +140,6 @@ fn changes(scene: &mut Scene<'_>, pages: &[u64]) -> Result<usize> {
 
 /// Which of the writers' words these bytes are, if any.
 fn pattern(answer: &Value) -> Option<u64> {
-    let word = u64::from_str_radix(answer["hex"].as_str()?, 16).ok()?.swap_bytes();
+    let word = u64::from_str_radix(field(answer, "hex").as_str()?, 16).ok()?.swap_bytes();
     PATTERNS.contains(&word).then_some(word)
 }

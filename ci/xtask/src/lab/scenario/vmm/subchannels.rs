@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Counted, LONG, Program, echo, number};
+use super::bound::{Bound, Counted, LONG, Program, echo, field, number};
 use crate::lab::control_wire::Call;
 use crate::lab::host::Host;
 use crate::lab::machine::Shape;
@@ -43,7 +43,7 @@ impl Play {
         let mut subchannels = Vec::new();
         for _ in 0..COUNT {
             let answer = scene.control()?.call(Call::Subchannel { offer: device.offer })?;
-            let offer = answer["offer"].as_u64().with_context(|| format!("subchannel: odd answer {answer}"))?;
+            let offer = field(&answer, "offer").as_u64().with_context(|| format!("subchannel: odd answer {answer}"))?;
             subchannels.push((offer, scene.offered(offer)?.relid.context("an offer without a relid")?));
         }
         program.hear(scene, "traffic")?;
@@ -73,7 +73,9 @@ fn moved(scene: &mut Scene<'_>) -> Result<()> {
     while play.program.runs(scene)? && start.elapsed() < LONG {
         let all = scene.control()?.call(Call::Offers)?;
         for channel in all.as_array().into_iter().flatten() {
-            let (Some(offer), Some(processor)) = (channel["offer"].as_u64(), channel["processor"].as_u64()) else {
+            let (Some(offer), Some(processor)) =
+                (field(channel, "offer").as_u64(), field(channel, "processor").as_u64())
+            else {
                 continue;
             };
             processors.entry(offer).or_default().insert(processor);
@@ -82,18 +84,18 @@ fn moved(scene: &mut Scene<'_>) -> Result<()> {
     let states_end = play.states(scene)?;
     let Play { device, subchannels, program } = play;
     let end = program.end(scene, &[0])?.last()?;
-    for channel in end["channels"].as_array().into_iter().flatten() {
+    for channel in field(&end, "channels").as_array().into_iter().flatten() {
         let (sent, received) = (number(channel, "/sent")?, number(channel, "/received")?);
-        ensure!(channel["how"] == "done" && sent == received && sent > 0, "{channel}");
+        ensure!(field(channel, "how") == "done" && sent == received && sent > 0, "{channel}");
     }
     let moves = Counted::now(scene)?.since(&before, "moves")?;
     scene.say(format!(
         "{COUNT} subchannels and their primary: {} replies, all that were asked for; {} writes to `cpu`, {moves} \
          MODIFYCHANNEL at the host, which sent to {processors:?}",
         replies(&end),
-        end["moves"]
+        field(&end, "moves")
     ));
-    ensure!(moves > 0 && end["refused_moves"] == Value::Array(Vec::new()), "{moves} moves: {end}");
+    ensure!(moves > 0 && *field(&end, "refused_moves") == Value::Array(Vec::new()), "{moves} moves: {end}");
     ensure!(processors.values().all(|of_channel| of_channel.len() == 2), "not all were moved: {processors:?}");
     scene.say(format!("after the last close the host has them {states_end:?}: closed, and on offer still"));
     ensure!(states_end.iter().all(|state| state == "offered"), "{states_end:?}");
@@ -113,7 +115,7 @@ fn single(scene: &mut Scene<'_>) -> Result<()> {
     scene.control()?.rescind(offer)?;
     let silent = play.program.hear(scene, "silent")?;
     ensure!(number(&silent, "/relid")? == u64::from(relid), "relid {relid} was taken back, silent is {silent}");
-    ensure!(silent["known_gone"] == false, "somebody told: {silent}");
+    ensure!(field(&silent, "known_gone") == false, "somebody told: {silent}");
     ensure!(scene.control()?.released(relid)? == 0, "relid {relid} is released while it is open");
     let states = play.states(scene)?;
     scene.say(format!(
@@ -121,7 +123,7 @@ fn single(scene: &mut Scene<'_>) -> Result<()> {
          release: {states:?}"
     ));
     let end = finish(scene, &mut play, &[0])?;
-    ensure!(end["silent"] == 1, "{end}");
+    ensure!(field(&end, "silent") == 1, "{end}");
     scene.say(format!("the other channels go on, {} replies; closing took {}", replies(&end), close_times(&end)));
     scene.control()?.wait_state(offer, "gone", LONG)?;
     ensure!(scene.control()?.released(relid)? == 1, "relid {relid} is not released once after the last close");
@@ -172,11 +174,20 @@ fn finish(scene: &mut Scene<'_>, play: &mut Play, codes: &[i32]) -> Result<Value
 }
 
 fn replies(end: &Value) -> u64 {
-    end["channels"].as_array().into_iter().flatten().filter_map(|channel| channel["received"].as_u64()).sum()
+    field(end, "channels")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|channel| field(channel, "received").as_u64())
+        .sum()
 }
 
 fn close_times(end: &Value) -> String {
-    let times = end["channels"].as_array().into_iter().flatten().filter_map(|channel| channel["close_ms"].as_u64());
+    let times = field(end, "channels")
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|channel| field(channel, "close_ms").as_u64());
     let times: Vec<String> = times.map(|time| time.to_string()).collect();
     format!("{} ms", times.join(", "))
 }
