@@ -169,15 +169,17 @@ fn check(args: &MemoryArgs, frames: &Frames, say: &Say) -> anyhow::Result<Damage
     Ok(found)
 }
 
-/// Writes the patterns to all data of a ring until it is over, whatever becomes of the ring. Its indices are left alone.
-/// Once calm, it pauses between two passes, or nothing would be left of a small guest for who takes its memory.
+/// Writes the patterns to all data of a ring until it is over, whatever becomes of the ring, each pass the other way round:
+/// whoever looks at the memory from outside sees whether it is written to. Its indices are left alone. Once calm, it
+/// pauses between two passes, or nothing would be left of a small guest for who takes its memory.
 fn write(ring: &Ring, over: &AtomicBool, calm: &AtomicBool, passes: &AtomicU64) {
-    let [odd, even] = PATTERNS;
+    let [mut odd, mut even] = PATTERNS;
     while !over.load(Ordering::Acquire) {
         for offset in lines(ring) {
             ring.store_words(offset, [odd, even, odd, even, odd, even, odd, even]);
         }
         passes.fetch_add(1, Ordering::Relaxed);
+        std::mem::swap(&mut odd, &mut even);
         if calm.load(Ordering::Acquire) {
             thread::sleep(Duration::from_millis(2));
         }

@@ -1,9 +1,17 @@
 //! Scenarios on the VMM's host: what a guest's kernel and our driver make of devices that come, go and misbehave. Each
 //! file has the table of its own scenarios; all are listed here, in the order they are played in.
 
+mod bound;
+mod buffers;
+mod cycles;
 mod first_light;
+mod hostile;
 mod matrix;
+mod monitor;
+mod rescind;
+mod revocation;
 mod speed;
+mod subchannels;
 
 use std::time::Duration;
 
@@ -11,14 +19,30 @@ use anyhow::{Context, Result};
 
 use super::{Scenario, Scene, eventually, lsvmbus, vmm};
 use crate::lab::control::Offered;
+use crate::lab::kernel::Kernel;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] = &[first_light::SCENARIOS, LSVMBUS, matrix::SCENARIOS, speed::SCENARIOS];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[
+    first_light::SCENARIOS,
+    rescind::SCENARIOS,
+    monitor::SCENARIOS,
+    buffers::SCENARIOS,
+    hostile::SCENARIOS,
+    cycles::SCENARIOS,
+    revocation::SCENARIOS,
+    subchannels::SCENARIOS,
+    LSVMBUS,
+    matrix::SCENARIOS,
+    speed::SCENARIOS,
+];
 
 const LSVMBUS: &[Scenario] = &[Scenario {
     lsvmbus: true,
     ..vmm("vmm-lsvmbus", "the same as lsvmbus prints, with a dozen devices", lsvmbus::equal_for_many)
 }];
+
+/// Kernels on which channels are played with: the lab's own, and the newest of all.
+const UIO: &[Kernel] = &[Kernel::V6_12, Kernel::Sid];
 
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
