@@ -23,6 +23,8 @@ mod status {
     pub(super) const INSUFFICIENT_BUFFERS: u64 = 0x13;
 }
 
+/// HvExtCallQueryCapabilities.
+const QUERY_EXTENDED: u16 = 0x8001;
 /// What a call's input value may have beside the code and the fast bit: neither HvPostMessage nor HvSignalEvent repeats,
 /// has a variable header, or is for a nested hypervisor.
 const INPUT_UNUSED: u64 = !0x1_ffff;
@@ -100,6 +102,18 @@ impl Front {
         status::SUCCESS
     }
 
+    /// There are extended calls, and none of the capabilities that they are for.
+    fn query_extended(&self, call: Hypercall) -> u64 {
+        if call.is_fast() || call.input & INPUT_UNUSED != 0 {
+            return status::INVALID_HYPERCALL_INPUT;
+        }
+        if !call.second.is_multiple_of(8) {
+            return status::INVALID_ALIGNMENT;
+        }
+        let written = self.memory.write(call.second, &0_u64.to_le_bytes());
+        if written { status::SUCCESS } else { status::INVALID_HYPERCALL_INPUT }
+    }
+
     fn signal_event(&self, call: Hypercall) -> u64 {
         if call.input & INPUT_UNUSED != 0 {
             return status::INVALID_HYPERCALL_INPUT;
@@ -125,7 +139,8 @@ impl Hyperv for Front {
         let (result, refused) = match call.code() {
             Hypercall::POST_MESSAGE => (self.post_message(call), &self.shared.stats.posts_refused),
             Hypercall::SIGNAL_EVENT => (self.signal_event(call), &self.shared.stats.signals_refused),
-            _ => (Hypercall::INVALID_CODE, &self.shared.stats.posts_refused),
+            QUERY_EXTENDED => (self.query_extended(call), &self.shared.stats.calls_refused),
+            _ => (Hypercall::INVALID_CODE, &self.shared.stats.calls_refused),
         };
         if result != status::SUCCESS {
             refused.fetch_add(1, Ordering::Relaxed);

@@ -35,6 +35,7 @@ pub struct Stats {
     pub flags_found_set: AtomicU64,
     /// Slots that were free without the guest having said so.
     pub slots_found: AtomicU64,
+    pub calls_refused: AtomicU64,
     pub posts_refused: AtomicU64,
     pub signals_by_hypercall: AtomicU64,
     pub signals_by_event: AtomicU64,
@@ -45,7 +46,7 @@ pub struct Stats {
 impl Stats {
     /// By name.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, u64); 9] {
+    pub fn all(&self) -> [(&'static str, u64); 10] {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("synic_messages", load(&self.messages)),
@@ -53,6 +54,7 @@ impl Stats {
             ("synic_flags_found_set", load(&self.flags_found_set)),
             ("synic_slots_found", load(&self.slots_found)),
             ("synic_lost", load(&self.lost)),
+            ("calls_refused", load(&self.calls_refused)),
             ("posts_refused", load(&self.posts_refused)),
             ("signals_by_hypercall", load(&self.signals_by_hypercall)),
             ("signals_by_event", load(&self.signals_by_event)),

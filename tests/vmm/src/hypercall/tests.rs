@@ -96,7 +96,20 @@ fn each_wrong_post_has_its_status() {
         assert_eq!(world.call(input, first), expected, "{input:x} {first:x}");
     }
     assert!(world.posted.try_recv().is_err());
-    assert_eq!(world.shared.stats.posts_refused.load(Ordering::Relaxed), 18);
+    let stats = &world.shared.stats;
+    assert_eq!((stats.posts_refused.load(Ordering::Relaxed), stats.calls_refused.load(Ordering::Relaxed)), (16, 2));
+}
+
+#[test]
+fn there_are_no_extended_capabilities() {
+    let world = World::new();
+    let query = |second| world.front.hypercall(0, Hypercall { input: 0x8001, first: 0, second });
+    assert!(world.memory.write(0x2008, &[0xff; 8]));
+    assert_eq!(query(0x2008), status::SUCCESS);
+    let mut capabilities = [1; 8];
+    assert!(world.memory.read(0x2008, &mut capabilities));
+    assert_eq!(capabilities, [0; 8]);
+    assert_eq!([query(0x2004), query(0x4000)], [status::INVALID_ALIGNMENT, status::INVALID_HYPERCALL_INPUT]);
 }
 
 #[test]
