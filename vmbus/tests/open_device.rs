@@ -62,7 +62,6 @@ fn the_kernels_buffers_are_found_by_name_and_revoked() {
     assert_eq!(buffers[0].memory.set_bits(page_size() + 8, 0x1234), Some(0));
     let shared = |at: usize| std::fs::read(fake.node()).unwrap()[24 * page_size() + page_size() + 8 + at];
     assert_eq!((shared(0), shared(1)), (0x34, 0x12));
-    // The same memory for who asks again.
     assert_eq!(link.kernel_buffers().unwrap()[0].memory.load(page_size() + 8), Some(0x1234));
     assert!(times_mapped(&fake.node()) >= 2);
     link.revoke();
@@ -71,6 +70,27 @@ fn the_kernels_buffers_are_found_by_name_and_revoked() {
     let fake = Fake::new().with_file();
     fake.map(24, "recv:many", page_size());
     assert!(matches!(open(&fake).unwrap().kernel_buffers(), Err(Error::Malformed { .. })));
+}
+
+/// The kernel makes the node before its maps.
+#[test]
+fn maps_that_come_after_the_node_are_waited_for() {
+    let fake = Fake::new().with_fifo().with_monitor(3);
+    let maps = fake.device_folder().join("uio/uio0/maps");
+    let (device, bus) = (fake.device(), fake.bus());
+    std::fs::remove_dir_all(&maps).unwrap();
+    let patient = Options { ring_wait: Duration::from_secs(30), ..NO_WAIT };
+    thread::scope(|scope| {
+        let opener = scope.spawn(|| OpenDevice::open(&bus, &device, patient));
+        while vmbus::holders::of(&bus, &device).unwrap().is_empty() && !opener.is_finished() {
+            thread::yield_now();
+        }
+        fake.map(0, "txrx_rings", 2 * RING_PAGES * page_size());
+        ["int_page", "monitor_page"].into_iter().zip(1..).for_each(|(name, index)| fake.map(index, name, 4096));
+        // A FIFO's pages can't be mapped: it has come that far.
+        let error = opener.join().unwrap().unwrap_err();
+        assert!(error.to_string().starts_with("cannot map"), "{error}");
+    });
 }
 
 #[test]
@@ -376,4 +396,21 @@ fn a_device_opens_a_hundred_times() {
     }
     assert!(descriptors() < before + 50, "other tests may hold some");
     assert_eq!(times_mapped(&fake.ring_path(RELID)), 0);
+}
+
+/// Two threads that ask at once: one of them has the rings. Red when the look and the claim are two steps.
+#[test]
+fn subchannel_rings_are_handed_out_once_to_threads_at_once() {
+    let fake = Fake::new().with_fifo();
+    fake.channel(12);
+    for round in 0..100 {
+        let link = open(&fake).unwrap();
+        let start = std::sync::Barrier::new(2);
+        let ask = || {
+            start.wait();
+            link.rings(12).is_ok()
+        };
+        let got = thread::scope(|scope| [scope.spawn(ask), scope.spawn(ask)].map(|thread| thread.join().unwrap()));
+        assert_eq!(got.iter().filter(|got| **got).count(), 1, "round {round}");
+    }
 }

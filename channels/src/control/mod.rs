@@ -26,7 +26,7 @@ mod table;
 mod timers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use action::{Action, Agreed, Answer};
 pub use counters::Counters;

@@ -43,6 +43,8 @@ pub struct Dispatcher<F> {
     pub(super) ready: ReadyList,
     pub(super) flags: F,
     pub(super) lines: Lines,
+    /// Channels of the device that is being looked after; kept for its allocation.
+    interrupted: Vec<usize>,
     pub(super) tally: Arc<Tally>,
     pub(super) stopping: bool,
 }
@@ -58,6 +60,7 @@ impl<F: Flags> Dispatcher<F> {
             role,
             flags,
             lines,
+            interrupted: Vec::new(),
             tally,
             stopping: false,
         }
@@ -135,10 +138,13 @@ impl<F: Flags> Dispatcher<F> {
 
     /// All channels of a device whose descriptor is readable.
     pub(super) fn interrupted(&mut self, descriptor: u64) {
-        for relid in self.lines.acknowledge(descriptor) {
+        let mut interrupted = std::mem::take(&mut self.interrupted);
+        self.lines.acknowledge(descriptor, &mut interrupted);
+        for relid in interrupted.drain(..) {
             self.tally.events.add(1);
             self.event(relid);
         }
+        self.interrupted = interrupted;
     }
 
     /// Serves those who are ready, in turn, until the budget is used up.

@@ -90,10 +90,10 @@ impl Lines {
         Some(source)
     }
 
-    /// Takes note of a device's interrupts. Returns the relids of its channels.
-    pub(super) fn acknowledge(&mut self, number: u64) -> Vec<usize> {
+    /// Takes note of a device's interrupts, and appends the relids of its channels.
+    pub(super) fn acknowledge(&mut self, number: u64, relids: &mut Vec<usize>) {
         let found = |device: &&mut Device| u64::try_from(device.descriptor).is_ok_and(|other| other == number);
-        let Some(device) = self.devices.iter_mut().find(found) else { return Vec::new() };
+        let Some(device) = self.devices.iter_mut().find(found) else { return };
         if let Some((_, source)) = device.channels.first()
             && !source.acknowledge()
         {
@@ -101,7 +101,7 @@ impl Lines {
             delete(self.epoll.as_ref(), &**source);
             device.watched = false;
         }
-        device.channels.iter().map(|(relid, _)| *relid).collect()
+        relids.extend(device.channels.iter().map(|(relid, _)| *relid));
     }
 }
 

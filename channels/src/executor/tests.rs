@@ -3,19 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::{Receiver, bounded};
-use uuid::Uuid;
-use vmbus::class::Class;
 use vmbus::link::{Interrupts, Link, LinkEvent, Port, Share, Sink};
 use vmbus::memory::Mapping;
-use vmbus::message::{
-    ConnectionState, GpadlId, GuestMessage, HostMessage, OfferChannel, OfferFlags, USER_DEFINED_BYTES, VersionResponse,
-};
+use vmbus::message::{ConnectionState, GpadlId, GuestMessage, HostMessage, VersionResponse};
 
 use super::queue::{Event, Queue};
 use super::reply::Reply;
 use super::run::Executor;
 use crate::Settings;
 use crate::control::Command;
+use crate::control::tests::control_model::{offered, subchannel};
 use crate::mutation::{self, Mutation};
 
 type Posts = Arc<Mutex<Vec<GuestMessage>>>;
@@ -82,19 +79,7 @@ impl Link for Talker {
 }
 
 fn offer(relid: u32, device: u128) -> HostMessage {
-    HostMessage::Offer(Box::new(OfferChannel {
-        class: Class::HEARTBEAT,
-        instance: Uuid::from_u128(device),
-        flags: OfferFlags::empty(),
-        mmio_megabytes: 0,
-        mmio_megabytes_optional: 0,
-        user_defined: [0; USER_DEFINED_BYTES],
-        subchannel_index: 0,
-        relid,
-        monitor_id: None,
-        is_dedicated: true,
-        connection_id: relid,
-    }))
+    offered(subchannel(relid, device, 0))
 }
 
 /// Lets an executor hear all of this, and what follows. What is offered then, by relid, and the numbers that were given

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use uuid::{Uuid, uuid};
 use vmbus::class::Class;
 use vmbus::sysfs::Bus;
@@ -28,7 +29,11 @@ impl Selector {
         let bare = text.trim_start_matches("/dev/");
         let name =
             if bare.starts_with("uio") { Bus::system().find(bare)?.instance.to_string() } else { bare.to_owned() };
-        Ok(Self(name))
+        let selector = Self(name);
+        let known =
+            selector.0.parse::<u32>().is_ok() || Uuid::try_parse(&selector.0).is_ok() || selector.class().is_some();
+        ensure!(known, "{text:?} is no relid, no GUID, no class and no UIO device");
+        Ok(selector)
     }
 
     /// Whether a primary channel is of this device.
@@ -97,4 +102,20 @@ impl Watch {
 pub(crate) fn find(vmbus: &Vmbus, selector: &Selector, limit: Duration) -> Result<Offer, Error> {
     let found = Watch::begin(vmbus)?.arrival(limit, |offer| selector.matches(offer))?;
     found.ok_or_else(|| Error::NotFound(selector.0.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmbus_channels::ChannelId;
+
+    #[test]
+    fn a_device_is_selected_by_any_of_its_names() {
+        let instance = uuid!("12345678-1234-1234-1234-123456789abc");
+        let offer = Offer::made_up(ChannelId::made_up(0, 0), ECHO, instance);
+        let matches = |text: &str| Selector::resolve(text).unwrap().matches(&offer);
+        assert!(matches("echo") && matches("0") && matches(&instance.to_string()) && matches(&ECHO.to_string()));
+        assert!(!matches("nic") && !matches("1") && !matches("22345678-1234-1234-1234-123456789abc"));
+        assert!(Selector::resolve("ecko").is_err());
+    }
 }

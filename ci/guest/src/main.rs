@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod buffers;
 mod bus;
 mod cycles;
 mod echo;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Hammer a device's rings with two threads until it is unbound; ends with exit code 6.
     Hammer(hammer::HammerArgs),
+    /// Write and check the buffers that the kernel shares with the host for a device.
+    Buffers(buffers::BuffersArgs),
     /// Open a device that the host offers and takes back over and over.
     Cycles(cycles::CyclesArgs),
     /// Send packets to an echo device and check the replies.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
     env_logger::init();
     let result = match Cli::parse().command {
         Command::Agent { device } => agent::serve(&device).map(|()| ExitCode::SUCCESS),
+        Command::Buffers(args) => buffers::run(&args),
         Command::Cycles(args) => cycles::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),

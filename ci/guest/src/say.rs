@@ -56,7 +56,6 @@ impl Say {
 
     /// The last line of this event, which is waited for.
     #[cfg(test)]
-    #[expect(clippy::panic, reason = "a test may")]
     pub(crate) fn heard(&self, event: &str) -> Value {
         let To::Test(lines) = &self.0 else { return Value::Null };
         let named = |lines: &[Value]| lines.iter().rev().find(|line| line["event"] == event).cloned();

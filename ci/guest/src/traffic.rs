@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use vmbus_channels::{Channel, Error, IncomingPacket, OutgoingPacket, Wake};
-use vmbus_ringbuf::{FLAG_COMPLETION_REQUESTED, PacketType, WriteError};
+use vmbus_channels::{Channel, Error, OutgoingPacket, Wake};
+use vmbus_ringbuf::{FLAG_COMPLETION_REQUESTED, Memory, Packet, PacketType, WriteError};
 
 /// Packets that are received in one go.
 const BUDGET: usize = 64;
@@ -122,7 +122,6 @@ pub(crate) struct Traffic {
     /// Completions that are to be sent.
     owed: VecDeque<u64>,
     next: u64,
-    begun: Instant,
     heard: Instant,
     pub(crate) tally: Tally,
     round_trips: Vec<u32>,
@@ -137,21 +136,11 @@ impl Traffic {
             waiting: VecDeque::new(),
             owed: VecDeque::new(),
             next: 0,
-            begun: Instant::now(),
             heard: Instant::now(),
             tally: Tally::default(),
             round_trips: Vec::new(),
             text: Vec::new(),
         }
-    }
-
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
-    }
-
-    /// How long ago this was made.
-    pub(crate) fn age(&self) -> Duration {
-        self.begun.elapsed()
     }
 
     /// Ends the traffic, not the channel.
@@ -193,8 +182,7 @@ impl Traffic {
     /// Sends the next packet, if there is room.
     fn send_one(&mut self) -> Result<bool, Trouble> {
         let number = self.next;
-        self.text.clear();
-        (0..self.plan.words).for_each(|place| self.text.extend_from_slice(&word(number, place).to_le_bytes()));
+        fill(&mut self.text, number, self.plan.words);
         let packet = OutgoingPacket::in_band(number);
         let packet = if self.plan.completions { packet.with_completion_requested() } else { packet };
         if !self.sent(packet, true)? {
@@ -255,7 +243,7 @@ impl Traffic {
             if wrong.is_some() {
                 return Ok::<_, Error>(());
             }
-            match check(packet, waiting.front(), plan, text) {
+            match check(packet, waiting.front().map(|waiting| waiting.number), plan, text) {
                 Ok(()) => {
                     let since = waiting.pop_front().map(|waiting| waiting.since.elapsed());
                     if let Some(took) = since.filter(|_| round_trips.len() < SAMPLES) {
@@ -301,6 +289,12 @@ pub(crate) fn percentiles(times: &mut [u32]) -> Value {
     json!({ "p50": at(500), "p99": at(990), "most": times.last() })
 }
 
+/// Makes the payload of packet `number`.
+pub(crate) fn fill(text: &mut Vec<u8>, number: u64, words: usize) {
+    text.clear();
+    (0..words).for_each(|place| text.extend_from_slice(&word(number, place).to_le_bytes()));
+}
+
 /// Word `place` of packet `number`: no two are alike for long, and zero is none of the first.
 pub(crate) fn word(number: u64, place: usize) -> u64 {
     let place = u64::try_from(place).unwrap_or(0);
@@ -308,13 +302,13 @@ pub(crate) fn word(number: u64, place: usize) -> u64 {
 }
 
 /// What is wrong with a reply, which `text` is used for.
-fn check(
-    packet: &IncomingPacket<'_>,
-    waiting: Option<&Waiting>,
+pub(crate) fn check<M: Memory>(
+    packet: &Packet<'_, M>,
+    waiting: Option<u64>,
     plan: &Plan,
     text: &mut Vec<u8>,
 ) -> Result<(), String> {
-    let Some(waiting) = waiting else {
+    let Some(number) = waiting else {
         return Err(format!("packet {:#x}, and nothing is owed", packet.transaction_id()));
     };
     let bytes = plan.words.saturating_mul(size_of::<u64>());
@@ -325,10 +319,10 @@ fn check(
     packet.payload().copy_to(text).map_err(|error| error.to_string())?;
     let (words, _) = text.as_chunks::<8>();
     for (place, found) in words.iter().enumerate() {
-        let expected = word(waiting.number, place);
+        let expected = word(number, place);
         if *found != expected.to_le_bytes() {
             let found = u64::from_le_bytes(*found);
-            return Err(format!("word {place} of {} is {found:#x}, not {expected:#x}", waiting.number));
+            return Err(format!("word {place} of {number} is {found:#x}, not {expected:#x}"));
         }
     }
     let asks = packet.descriptor().flags() & FLAG_COMPLETION_REQUESTED != 0;
@@ -337,8 +331,52 @@ fn check(
         return Err(format!("a packet of type {:?}", packet.descriptor().kind()));
     }
     // A reply that asks for a completion has an id of the host's choice.
-    if !asks && packet.transaction_id() != waiting.number {
-        return Err(format!("id {:#x}, not {:#x}", packet.transaction_id(), waiting.number));
+    if !asks && packet.transaction_id() != number {
+        return Err(format!("id {:#x}, not {number:#x}", packet.transaction_id()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use vmbus_ringbuf::{Mapped, Reader, Writer};
+
+    use super::*;
+
+    /// What is said of a reply of these words to packet 7, of two words.
+    fn judged(packet: OutgoingPacket<'_>, words: &[u64], plan: Plan) -> Result<(), String> {
+        let control: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+        let data: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
+        let ring = Mapped::in_memory(&control, &data).unwrap();
+        let (mut writer, mut reader) = (Writer::new(&ring).unwrap(), Reader::new(&ring).unwrap());
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let _ = writer.try_write(&packet, &[&bytes]).unwrap();
+        let mut batch = reader.batch();
+        let packet = batch.next().unwrap().unwrap();
+        check(&packet, Some(7), &plan, &mut Vec::new())
+    }
+
+    #[test]
+    fn only_what_was_sent_is_a_reply() {
+        let plan = Plan { words: 2, ..Plan::PLAIN };
+        let words = [word(7, 0), word(7, 1)];
+        assert_eq!(judged(OutgoingPacket::in_band(7), &words, plan), Ok(()));
+        for (packet, words, complaint) in [
+            (OutgoingPacket::in_band(8), &words[..], "id 0x8"),
+            (OutgoingPacket::in_band(7), &words[..1], "8 bytes, not 16"),
+            (OutgoingPacket::in_band(7), &[word(8, 0), word(8, 1)], "word 0"),
+            (OutgoingPacket::in_band(7), &[word(7, 0), word(7, 1) ^ 1], "word 1"),
+            (OutgoingPacket::completion(7), &words, "type"),
+        ] {
+            let said = judged(packet, words, plan).unwrap_err();
+            assert!(said.contains(complaint), "{said}");
+        }
+        // Who asks for a completion has ids of its own.
+        assert_eq!(judged(OutgoingPacket::in_band(1 << 32).with_completion_requested(), &words, plan), Ok(()));
+        let completions = Plan { completions: true, ..plan };
+        assert_eq!(judged(OutgoingPacket::completion(7), &words, completions), Ok(()));
+        assert!(judged(OutgoingPacket::in_band(7), &words, completions).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use vmbus_channels::{Offer, Vmbus};
 use super::input::{Callback, Input, SlotId, SlotKind, Tie};
 use super::inside::Inside;
 use super::mutation::mutated;
-use super::sync::{AtomicBool, AtomicU64, Ordering, thread};
+use super::sync::{AtomicBool, AtomicU64, Ordering, has_ended, thread};
 use super::worker::contained;
 use super::{Handle, Operable};
 use crate::Error;
@@ -119,7 +119,7 @@ impl Context {
         // Those that have ended go as others come, and not only with the instance. The removal does not look meanwhile:
         // it waits for this use to end.
         let threads = std::mem::take(&mut *self.threads());
-        let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(thread::JoinHandle::is_finished);
+        let (ended, running): (Vec<_>, Vec<_>) = threads.into_iter().partition(has_ended);
         self.threads().extend(running.into_iter().chain([thread]));
         join(ended);
         Ok(())

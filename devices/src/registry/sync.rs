@@ -14,6 +14,17 @@ pub(super) use shuttle::{sync::atomic::AtomicBool, thread, thread_local};
 #[cfg(not(shuttle))]
 pub(super) use std::{sync::atomic::AtomicBool, thread, thread_local};
 
+/// Whether a thread has ended, as far as it can be seen without waiting; shuttle does not say.
+pub(super) fn has_ended(thread: &thread::JoinHandle<()>) -> bool {
+    #[cfg(not(shuttle))]
+    return thread.is_finished();
+    #[cfg(shuttle)]
+    {
+        let _ = thread;
+        false
+    }
+}
+
 /// A queue with any number of senders and receivers, without bound.
 #[cfg(not(shuttle))]
 pub(super) mod queue {

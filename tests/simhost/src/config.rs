@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::{Features, OfferFlags, USER_DEFINED_BYTES, UserDefined, Version};
 
-use crate::device::{Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
+use crate::device::{Buffers, Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
 use crate::{Random, ViolationKind};
 
 /// What a simulated host is like.
@@ -197,6 +197,13 @@ impl DeviceSpec {
     pub fn pipe(number: u64, settings: PipeSettings) -> Self {
         let instance = Random::new(number ^ 0x7069_7065).guid();
         Self::new(Pipe::CLASS, instance, move || Box::new(Pipe::new(settings)))
+    }
+
+    /// A device that reads and writes the guest's buffers.
+    #[must_use]
+    pub fn buffers(number: u64) -> Self {
+        let instance = Random::new(number ^ 0x6275_6666).guid();
+        Self::new(Buffers::CLASS, instance, || Box::new(Buffers::default()))
     }
 
     /// Dynamic Memory.

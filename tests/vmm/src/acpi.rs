@@ -1,6 +1,7 @@
 //! The ACPI tables: processors, interrupts, the three devices, power-off and reset. The hardware-reduced kind, so that
 //! there is no power management block, no timer and no legacy device to emulate.
 
+use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path,
     ResourceTemplate, Scope,
@@ -11,7 +12,6 @@ use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, P
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
-use acpi_tables::{Aml, AmlSink};
 use anyhow::{Context, Result, bail};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -24,7 +24,7 @@ use crate::memory::GuestRam;
 
 /// Where the tables begin: in what firmware would take below 1 MiB.
 pub const RSDP: u64 = 0xe_0000;
-const TABLES_END: u64 = 0x10_0000;
+const TABLES_END: u64 = 0xf_0000;
 
 const MAKER: [u8; 6] = *b"VMBUS ";
 const MODEL: [u8; 8] = *b"SIMHOST ";
@@ -44,7 +44,7 @@ pub fn write(ram: &GuestRam, processors: u32) -> Result<()> {
         let at = next;
         next = (at + table.len() as u64).next_multiple_of(16);
         if next > TABLES_END {
-            bail!("the ACPI tables do not fit below 1 MiB");
+            bail!("the ACPI tables do not fit below the reset vector");
         }
         ram.mapped().write_slice(table, GuestAddress(at)).context("store the ACPI tables")?;
         Ok(at)

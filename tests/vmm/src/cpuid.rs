@@ -7,6 +7,10 @@ use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 const HYPERVISOR: u32 = 0x4000_0000;
 /// Last leaf that a hypervisor may have.
 const HYPERVISOR_END: u32 = 0x4fff_ffff;
+/// Leaf of Hyper-V's features.
+const FEATURES: u32 = 0x4000_0003;
+/// Its EBX bit of the calls from 0x8001 on. KVM passes those on to us, who have none of them.
+const EXTENDED_CALLS: u32 = 1 << 20;
 /// What `Microsoft Hv` is in three registers. KVM calls itself otherwise, and Linux looks for this.
 const SIGNATURE: [&[u8; 4]; 3] = [b"Micr", b"osof", b"t Hv"];
 /// Leaves that tell a processor its place among others. Without them each is a package of its own.
@@ -29,8 +33,10 @@ pub fn leaves(supported: &CpuId, hyperv: &CpuId, index: u32) -> Result<CpuId> {
     check(hyperv)?;
     for entry in hyperv.as_slice() {
         let mut entry = *entry;
-        if entry.function == HYPERVISOR {
-            [entry.ebx, entry.ecx, entry.edx] = SIGNATURE.map(|part| u32::from_le_bytes(*part));
+        match entry.function {
+            HYPERVISOR => [entry.ebx, entry.ecx, entry.edx] = SIGNATURE.map(|part| u32::from_le_bytes(*part)),
+            FEATURES => entry.ebx &= !EXTENDED_CALLS,
+            _ => {}
         }
         leaves.push(entry);
     }
@@ -60,8 +66,8 @@ fn alone(entry: &mut kvm_cpuid_entry2, index: u32) {
 
 /// Whether Hyper-V's leaves have what VMBus needs.
 fn check(hyperv: &CpuId) -> Result<()> {
-    // Bits of leaf 0x4000_0003: SynIC, hypercalls and VP index in EAX, posting and signalling in EBX.
-    let features = hyperv.as_slice().iter().find(|entry| entry.function == 0x4000_0003);
+    // SynIC, hypercalls and VP index in EAX, posting and signalling in EBX.
+    let features = hyperv.as_slice().iter().find(|entry| entry.function == FEATURES);
     let features = features.ok_or_else(|| anyhow!("this KVM has no Hyper-V features"))?;
     let needs = [
         (features.eax & (1 << 2), "the SynIC"),
@@ -93,7 +99,7 @@ mod tests {
 
     fn hyperv(features: u32) -> CpuId {
         let signature = entry(0x4000_0000, [0x4000_000a, 1, 2, 3]);
-        CpuId::from_entries(&[signature, entry(0x4000_0003, [features, 0x30, 0, 0])]).unwrap()
+        CpuId::from_entries(&[signature, entry(0x4000_0003, [features, 0x10_0030, 0, 0])]).unwrap()
     }
 
     #[test]
@@ -103,6 +109,7 @@ mod tests {
         let words = b"Microsoft Hv".chunks(4).map(|part| u32::from_le_bytes(part.try_into().unwrap()));
         assert_eq!(registers(&made, 0x4000_0000).unwrap()[1..], words.collect::<Vec<_>>());
         assert_eq!(registers(&made, 0x4000_0000).unwrap()[0], 0x4000_000a);
+        assert_eq!(registers(&made, 0x4000_0003), Some([0xff, 0x30, 0, 0]));
         assert_eq!((registers(&made, 0x4000_0001), registers(&made, 0xb)), (None, None));
     }
 

@@ -48,22 +48,37 @@ impl Binder {
 
     /// Brings the state back that `entry` remembers, then drops it.
     pub(super) fn undo(&self, entry: &Entry) -> Result<Restored, Error> {
-        let name = &entry.device;
-        let Some(device) = self.bus.read_device(name)?.filter(|device| device.instance == entry.instance) else {
-            self.undo_class(entry)?;
-            self.journal.drop_entry(name, &*self.kernel)?;
-            return Ok(Restored { device: name.clone(), driver: None, outcome: Outcome::Gone });
-        };
-        if device.driver.as_deref() == Some(UIO_DRIVER) {
-            guard::refuse_if_held(&self.bus, &device)?;
+        if let Some(device) = self.of(entry)? {
+            match self.undo_device(&device, entry) {
+                // It went meanwhile.
+                Err(_) if self.of(entry)?.is_none() => {}
+                driver => {
+                    let restored = Restored { device: device.name, driver: driver?, outcome: Outcome::Restored };
+                    self.journal.drop_entry(&restored.device, &*self.kernel)?;
+                    return Ok(restored);
+                }
+            }
         }
         self.undo_class(entry)?;
-        self.take_from_uio(&device, entry)?;
-        self.undo_override(&device, entry)?;
-        self.give_to_former(&device, entry)?;
-        let driver = self.bus.refresh(&device)?.driver;
-        self.journal.drop_entry(name, &*self.kernel)?;
-        Ok(Restored { device: name.clone(), driver, outcome: Outcome::Restored })
+        self.journal.drop_entry(&entry.device, &*self.kernel)?;
+        Ok(Restored { device: entry.device.clone(), driver: None, outcome: Outcome::Gone })
+    }
+
+    /// The device that the journal is about, if it is there.
+    fn of(&self, entry: &Entry) -> Result<Option<Device>, Error> {
+        Ok(self.bus.read_device(&entry.device)?.filter(|device| device.instance == entry.instance))
+    }
+
+    /// Brings the state of a device that is there back; which driver has it then.
+    fn undo_device(&self, device: &Device, entry: &Entry) -> Result<Option<String>, Error> {
+        if device.driver.as_deref() == Some(UIO_DRIVER) {
+            guard::refuse_if_held(&self.bus, device)?;
+        }
+        self.undo_class(entry)?;
+        self.take_from_uio(device, entry)?;
+        self.undo_override(device, entry)?;
+        self.give_to_former(device, entry)?;
+        Ok(self.bus.refresh(device)?.driver)
     }
 
     /// What was told to the driver about the class, and what it grabbed for that.

@@ -132,11 +132,12 @@ impl Binder {
         self.journal.folder()
     }
 
-    /// Gives `device` to `uio_hv_generic` and waits (bounded) for its node.
+    /// Gives `device` to `uio_hv_generic` and waits (bounded) for its node. That goes with the device: one that the host
+    /// takes back and offers again is to be bound again, under the same name.
     ///
     /// # Errors
     /// [`Error::Refused`], [`Error::Busy`], [`Error::NoDriver`], [`Error::BindFailed`], [`Error::Timeout`],
-    /// [`Error::Io`]. After an error the former driver has the device again, where that was possible.
+    /// [`Error::Rescinded`] when the host takes it back meanwhile, [`Error::Io`]. After an error the former driver has the device again, where that was possible.
     pub fn bind(&self, device: &Device, options: BindOptions) -> Result<Bound, Error> {
         self.take(device, options)
     }

@@ -5,6 +5,7 @@
 //! is bound.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -31,10 +32,11 @@ impl Binder {
     pub(super) fn take_within(&self, device: &Device, options: BindOptions, node: Duration) -> Result<Bound, Error> {
         let _lock = self.journal.lock()?;
         let device = self.bus.refresh(device)?;
+        let arrival = self.arrival(&device);
         let earlier = self.earlier(&device)?;
         let unfinished = earlier.as_ref().is_some_and(|entry| entry.new_id || !entry.bystanders.is_empty());
         if device.driver.as_deref() == Some(UIO_DRIVER) && !unfinished {
-            return self.bound(&device, node, Method::Already, earlier.and_then(Entry::into_former_driver));
+            return self.bound(&device, arrival, node, Method::Already, earlier.and_then(Entry::into_former_driver));
         }
         self.require(&device, UIO_DRIVER)?;
         if !options.force {
@@ -48,12 +50,25 @@ impl Binder {
             Method::DriverOverride => self.by_override(&device, &mut entry),
             _ => self.by_class(&device, &mut entry),
         };
-        done.and_then(|()| self.bound(&device, node, method, former)).inspect_err(|error| {
+        done.and_then(|()| self.bound(&device, arrival, node, method, former)).map_err(|error| {
+            // What a device answers that is going, or the next one under its name, is no reason; that it goes is.
+            let error = self.still_there(&device, arrival).err().unwrap_or(error);
             log::warn!(target: "vmbus::bind", "device {} is given back: {error}", device.name);
             if let Err(error) = self.undo(&entry) {
                 log::error!(target: "vmbus::bind", "device {} could not be given back: {error}", device.name);
             }
+            error
         })
+    }
+
+    /// What differs each time that the host offers a device: the inode number of its folder. The name stays.
+    fn arrival(&self, device: &Device) -> Option<u64> {
+        self.bus.device_path(&device.name).metadata().ok().map(|folder| folder.ino())
+    }
+
+    /// An error if the host has taken the device back since, even if it is back. (Its override has gone with it.)
+    fn still_there(&self, device: &Device, arrival: Option<u64>) -> Result<(), Error> {
+        if self.arrival(device) == arrival { Ok(()) } else { Err(Error::Rescinded { device: device.name.clone() }) }
     }
 
     /// What an attempt that did not end left in the journal, in this boot and about this device.
@@ -144,11 +159,13 @@ impl Binder {
     fn bound(
         &self,
         device: &Device,
+        arrival: Option<u64>,
         timeout: Duration,
         method: Method,
         former_driver: Option<String>,
     ) -> Result<Bound, Error> {
-        let (device, node) = self.bus.wait_for_uio_with(&mut *hints(), &device.name, timeout)?;
+        let goes_on = || self.still_there(device, arrival);
+        let (device, node) = self.bus.wait_for_uio_with(&mut *hints(), &device.name, timeout, goes_on)?;
         let uio = device.uio.unwrap_or_default();
         Ok(Bound { device: device.name, uio, node, method, former_driver })
     }

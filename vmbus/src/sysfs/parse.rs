@@ -16,6 +16,13 @@ pub(crate) fn number(text: &str) -> Result<u32, Expected> {
     digits(text).and_then(|digits| digits.parse().ok()).ok_or("a decimal number below 2^32")
 }
 
+/// What stands in a ring's control page, or follows from it: a decimal number of 32 bits that the kernel prints with a
+/// sign in some files. The host may have written anything there.
+pub(crate) fn ring_word(text: &str) -> Result<u32, Expected> {
+    let negative = text.strip_prefix('-').and_then(digits).and_then(|_| text.parse::<i32>().ok());
+    negative.map(i32::cast_unsigned).map_or_else(|| number(text), Ok)
+}
+
 /// Counters: a decimal number.
 pub(crate) fn counter(text: &str) -> Result<u64, Expected> {
     digits(text).and_then(|digits| digits.parse().ok()).ok_or("a decimal number below 2^64")

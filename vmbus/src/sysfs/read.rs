@@ -99,7 +99,7 @@ impl Bus {
     }
 
     fn fill(&self, path: &Path) -> Result<Option<RingFill>, Error> {
-        let value = |name: &str| self.parsed(&path.join(name), parse::number);
+        let value = |name: &str| self.parsed(&path.join(name), parse::ring_word);
         let values = (value("out_mask")?, value("in_mask")?, value("read_avail")?, value("write_avail")?);
         let (Some(outgoing_mask), Some(incoming_mask), Some(readable_bytes), Some(writable_bytes)) = values else {
             return Ok(None);
@@ -114,7 +114,7 @@ impl Bus {
     }
 
     fn ring_indices(&self, path: &Path, direction: &str) -> Result<Option<RingIndices>, Error> {
-        let value = |name: &str| self.parsed(&path.join(format!("{direction}_{name}")), parse::number);
+        let value = |name: &str| self.parsed(&path.join(format!("{direction}_{name}")), parse::ring_word);
         let indices = (value("intr_mask")?, value("read_index")?, value("write_index")?);
         let bytes = (value("read_bytes_avail")?, value("write_bytes_avail")?);
         let ((Some(interrupt_mask), Some(read_index), Some(write_index)), (Some(readable_bytes), Some(writable_bytes))) =

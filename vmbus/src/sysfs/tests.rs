@@ -200,3 +200,14 @@ fn no_bus_is_said_in_one_line() {
     assert_eq!(error.kind().exit_code(), 3);
     assert!(!error.to_string().contains('\n'));
 }
+
+/// Some files show the words of a ring with a sign, and a host of ill will writes any there: the device stays readable.
+#[test]
+fn whatever_a_host_writes_into_a_ring_the_device_is_read() {
+    for (text, value) in [("-1", u32::MAX), ("-2147483648", 1 << 31), ("4294967295", u32::MAX), ("7", 7)] {
+        assert_eq!(parse::ring_word(text), Ok(value));
+    }
+    for text in ["", "-", "--1", "-2147483649", "+1", "0x1"] {
+        assert!(parse::ring_word(text).is_err(), "{text}");
+    }
+}

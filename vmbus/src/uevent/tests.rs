@@ -93,7 +93,8 @@ fn a_device_is_waited_for_through_all_its_stages() {
             tree.device(Class::DYNAMIC_MEMORY, 1, None);
         }),
     ];
-    let (device, node) = tree.bus().wait_for_uio_with(&mut Script(steps), "balloon", Duration::from_secs(600)).unwrap();
+    let (device, node) =
+        tree.bus().wait_for_uio_with(&mut Script(steps), "balloon", Duration::from_secs(600), || Ok(())).unwrap();
     assert_eq!((device.uio.as_deref(), node), (Some("uio0"), tree.path("dev/uio0")));
 }
 

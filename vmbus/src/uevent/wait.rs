@@ -101,17 +101,20 @@ impl Bus {
     /// # Errors
     /// As [`wait_for_device`](Self::wait_for_device).
     pub fn wait_for_uio(&self, selector: &str, timeout: Duration) -> Result<(Device, PathBuf), Error> {
-        self.wait_for_uio_with(&mut *hints(), selector, timeout)
+        self.wait_for_uio_with(&mut *hints(), selector, timeout, || Ok(()))
     }
 
+    /// The same, as long as `goes_on` says so before each look.
     pub(crate) fn wait_for_uio_with(
         &self,
         hints: &mut dyn Hints,
         selector: &str,
         timeout: Duration,
+        goes_on: impl Fn() -> Result<(), Error>,
     ) -> Result<(Device, PathBuf), Error> {
         let mut stage = Stage::NoDevice;
         let found = wait_until(hints, timeout, || {
+            goes_on()?;
             let found = self.uio_or_stage(selector)?;
             Ok(found.map_err(|reached| stage = reached).ok())
         })?;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::param::page_size;
@@ -22,6 +23,9 @@ pub(super) const RINGS: &str = "txrx_rings";
 pub(super) const INTERRUPT_PAGE: &str = "int_page";
 /// The monitor page towards the host.
 pub(super) const MONITOR_PAGE: &str = "monitor_page";
+
+/// Between two looks for maps.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// One map of a UIO device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,6 +55,17 @@ pub fn maps(device: &Device) -> Result<Vec<Map>, Error> {
     let mut maps = entries.map(read).collect::<Result<Vec<_>, _>>()?;
     maps.sort_by_key(|map| map.index);
     Ok(maps)
+}
+
+/// Waits until the device has maps of these names, for so long at most: the kernel makes a UIO node first, and then its
+/// maps, one after the other. Whether they are there is for the caller to find out.
+pub(super) fn wait_for(device: &Device, names: &[&str], limit: Duration) {
+    let start = Instant::now();
+    let there = |maps: &[Map]| names.iter().all(|name| maps.iter().any(|map| map.name == *name));
+    // No announcement tells of a map.
+    while !maps(device).is_ok_and(|maps| there(&maps)) && start.elapsed() < limit && device.path.join("uio").exists() {
+        std::thread::sleep(LOOK);
+    }
 }
 
 impl Map {

@@ -5,14 +5,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_getfl, fcntl_setfl, flock};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::Error;
 use crate::holders;
-use crate::sysfs::{Bus, Device};
+use crate::sysfs::{Bus, ChannelState, Device};
 
 /// An open `/dev/uioN` that this process holds alone.
 #[derive(Debug)]
@@ -39,20 +39,7 @@ impl Node {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {
             Ok(file) => file,
-            // The kernel's words for "unbound between the look at sysfs and now".
-            Err(Errno::NODEV | Errno::NXIO | Errno::INVAL) if !device.path.join("uio").exists() => {
-                return Err(Error::Rescinded { device: device.name.clone() });
-            }
-            // The kernel opens only a channel that it knows as closed, and it forgets to close one whose device is
-            // unbound while it is open: the last release finds no driver any more that would do it.
-            Err(Errno::INVAL) => {
-                return Err(Error::Unsupported {
-                    device: device.name.clone(),
-                    what: format!("the kernel won't open its channel again ({})", Errno::INVAL),
-                    hint: "it was probably unbound while a process had it open; only a reboot helps".to_owned(),
-                });
-            }
-            Err(error) => return Err(Error::io("open", &path, error)),
+            Err(error) => return Err(refused(error, &path, bus, device)),
         };
         Self { file: behind_all_others(file), path }.locked(bus, device)
     }
@@ -114,6 +101,49 @@ impl Node {
     }
 }
 
+/// Why a node could not be opened.
+fn refused(error: Errno, path: &Path, bus: &Bus, device: &Device) -> Error {
+    let is_bound = device.path.join("uio").exists();
+    let state = bus.refresh(device).ok().and_then(|device| device.state);
+    match what_it_means(error, is_bound, state) {
+        Refused::Going => Error::Rescinded { device: device.name.clone() },
+        Refused::Stuck => Error::Unsupported {
+            device: device.name.clone(),
+            what: format!("the kernel won't open its channel again ({error})"),
+            hint: "it was probably unbound while a process had it open; only a reboot helps".to_owned(),
+        },
+        Refused::Otherwise => Error::io("open", path, error),
+    }
+}
+
+/// What an error of `open` means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The device is gone, or about to.
+    Going,
+    /// The channel will never be opened again.
+    Stuck,
+    Otherwise,
+}
+
+/// Whether the device has a UIO folder, and the state of its channel, tell apart what has the same number.
+fn what_it_means(error: Errno, is_bound: bool, state: Option<ChannelState>) -> Refused {
+    match error {
+        // The minor number is nobody's any more; or the host took the channel back while the kernel opened it, which has
+        // not unregistered the device yet.
+        Errno::NODEV => Refused::Going,
+        Errno::NOENT | Errno::NXIO | Errno::INVAL if !is_bound => Refused::Going,
+        // The kernel opens only a channel that it knows as closed, and it forgets to close one whose device is unbound
+        // while it is open: the last release finds no driver any more that would do it. With a channel that is closed
+        // it is the node that has lost its device, a moment before its folder goes.
+        Errno::INVAL => match state {
+            Some(state) if state != ChannelState::OPENED => Refused::Going,
+            _ => Refused::Stuck,
+        },
+        _ => Refused::Otherwise,
+    }
+}
+
 /// Gives the descriptor a number behind those that a program opens early. When a process is killed, the kernel closes
 /// its files in the reverse order of these numbers; so the channel closes before, say, memory that the host may still
 /// use is given back. With few descriptors allowed it stays where it is.
@@ -125,5 +155,32 @@ fn behind_all_others(file: OwnedFd) -> OwnedFd {
 impl AsFd for Node {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_that_fails_because_the_device_goes_is_told_from_others() {
+        let (closed, open) = (Some(ChannelState::OPEN), Some(ChannelState::OPENED));
+        #[rustfmt::skip]
+        let table = [
+            (Errno::NODEV, true, open, Refused::Going),
+            (Errno::NODEV, false, None, Refused::Going),
+            (Errno::NOENT, false, None, Refused::Going),
+            (Errno::NOENT, true, closed, Refused::Otherwise),
+            (Errno::NXIO, true, closed, Refused::Otherwise),
+            (Errno::INVAL, false, None, Refused::Going),
+            (Errno::INVAL, true, closed, Refused::Going),
+            (Errno::INVAL, true, open, Refused::Stuck),
+            (Errno::INVAL, true, None, Refused::Stuck),
+            (Errno::ACCESS, true, closed, Refused::Otherwise),
+            (Errno::AGAIN, true, closed, Refused::Otherwise),
+        ];
+        for (error, is_bound, state, expected) in table {
+            assert_eq!(what_it_means(error, is_bound, state), expected, "{error} {is_bound} {state:?}");
+        }
     }
 }

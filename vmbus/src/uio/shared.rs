@@ -1,6 +1,7 @@
 //! What the users of a link and its watcher share: the node, what is mapped, and whether the device is gone.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -61,6 +62,9 @@ pub(super) struct Found {
 
 impl Shared {
     pub(super) fn new(bus: &Bus, device: &Device, options: Options, node: Node) -> Result<(Self, Found), Error> {
+        let pages = [maps::INTERRUPT_PAGE, maps::MONITOR_PAGE].into_iter().filter(|_| device.monitor_id.is_some());
+        let wanted: Vec<_> = pages.chain([maps::RINGS]).collect();
+        maps::wait_for(device, &wanted, options.ring_wait);
         let mapped = map_primary(bus, device, options, &node)?;
         let pages = match device.monitor_id {
             Some(_) => map_pages(device, &node)?.map(Arc::new),
@@ -117,10 +121,10 @@ impl Shared {
         if relid == self.device.relid {
             return self.lock().primary.take().ok_or_else(taken);
         }
-        if self.lock().subchannels.contains_key(&relid) {
-            return Err(taken());
-        }
-        self.lock().subchannels.insert(relid, None);
+        match self.lock().subchannels.entry(relid) {
+            Entry::Occupied(_) => return Err(taken()),
+            Entry::Vacant(place) => place.insert(None),
+        };
         let pair = self.map_subchannel(relid).and_then(|mapped| self.keep(relid, mapped));
         if pair.is_err() {
             self.lock().subchannels.remove(&relid);

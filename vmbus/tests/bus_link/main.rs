@@ -6,6 +6,7 @@ mod executor;
 #[expect(dead_code, reason = "made for all tests of devices, of which these need a part")]
 mod fake;
 mod lifetimes;
+mod unsteady;
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -89,7 +90,7 @@ fn why_a_device_can_t_be_opened_is_said_by_the_port() {
     drop(executor.open(RELID, 2).unwrap());
     executor.close(RELID, 2);
     std::fs::remove_file(fake.node()).unwrap();
-    std::os::unix::net::UnixListener::bind(fake.node()).unwrap();
+    std::fs::create_dir(fake.node()).unwrap();
     assert!(matches!(executor.open(RELID, 3), Err(Error::Io { .. })));
     executor.close(RELID, 3);
 }

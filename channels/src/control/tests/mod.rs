@@ -1,7 +1,7 @@
 //! Tests of the core that look inside, or that take a protection away to see that a checker notices.
 
 #[path = "../../../tests/control_model/mod.rs"]
-mod control_model;
+pub(crate) mod control_model;
 
 mod channels;
 mod connections;

@@ -84,6 +84,8 @@ struct Seen {
     opened: u32,
     /// Devices that went before they were open.
     too_late: u32,
+    /// Opens that failed although the device was offered still.
+    refused: u32,
     received: u64,
     /// How the channels ended, by the word for it.
     ended: BTreeMap<&'static str, u32>,
@@ -121,6 +123,7 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
     let (mut seen, start) = (Seen::default(), Instant::now());
     let (mut before, mut after) = (None, None);
     let patience = Duration::from_secs(args.patience_seconds);
+    let slack = args.slack.after(args.count);
     let last = args.warm_up.saturating_add(args.count.max(1));
     say.line(&json!({ "event": "waiting", "cycles": last }))?;
     for cycle in 1..=last {
@@ -131,7 +134,7 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
             before = Some(Level::now()?);
         }
         if let (Some(before), true) = (&before, cycle == last) {
-            after = Some(Level::settled(before, &args.slack, Duration::from_secs(5))?);
+            after = Some(Level::settled(before, &slack, Duration::from_secs(5))?);
         }
         let during = args.during.of_cycle(cycle);
         one(vmbus, &offer, during, args, cycle, &mut seen)
@@ -144,10 +147,11 @@ fn play(vmbus: &Vmbus, selector: &Selector, args: &CyclesArgs, binding: &mut Bin
         }
     }
     let counters = vmbus.counters()?;
-    let wrong = before.zip(after).map(|(before, after)| after.risen(&before, &args.slack)).unwrap_or_default();
+    let grown = before.zip(after).map(|(before, after)| after.grown_kib(&before));
+    let wrong = before.zip(after).map(|(before, after)| after.risen(&before, &slack)).unwrap_or_default();
     say.line(&json!({
-        "event": "end", "cycles": last, "opened": seen.opened, "too_late": seen.too_late, "received": seen.received,
-        "ended": seen.ended, "odd": seen.odd, "before": before, "after": after, "risen": wrong,
+        "event": "end", "cycles": last, "opened": seen.opened, "too_late": seen.too_late, "refused": seen.refused, "received": seen.received,
+        "ended": seen.ended, "odd": seen.odd, "before": before, "after": after, "grown_kib": grown, "risen": wrong,
         "binding": binding.tally(), "counters": counters, "ms": start.elapsed().as_millis(),
     }))?;
     ensure!(counters.open == 0, "{} channels are still open", counters.open);
@@ -165,15 +169,25 @@ fn one(
     seen: &mut Seen,
 ) -> anyhow::Result<()> {
     let patience = Duration::from_secs(args.patience_seconds);
-    let channel = match vmbus.open(offer.id, OpenOptions::default()) {
-        Ok(channel) => channel,
-        Err(error) => {
-            // Whatever the kernel calls it: if the device does not go, the cycle fails.
-            seen.too_late += 1;
-            if traffic::word_for(&error) != "rescinded" {
+    let start = Instant::now();
+    let channel = loop {
+        match vmbus.open(offer.id, OpenOptions::default()) {
+            Ok(channel) => break channel,
+            Err(error)
+                if vmbus.find(offer.instance).is_ok_and(|now| now.id == offer.id) && start.elapsed() < patience =>
+            {
+                // It is offered still, which may be for a moment only: what refused it is told, and it is tried again.
+                seen.refused += 1;
                 seen.odd(cycle, &error);
+                std::thread::sleep(Duration::from_millis(10));
             }
-            return Ok(());
+            Err(error) => {
+                seen.too_late += 1;
+                if traffic::word_for(&error) != "rescinded" {
+                    seen.odd(cycle, &error);
+                }
+                return Ok(());
+            }
         }
     };
     seen.opened += 1;

@@ -1,5 +1,4 @@
 //! The cycles over the simulated host: all ways in which a device goes, and what is left of it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! The echo program over the simulated host: replies are counted and checked, and the end of the device is told.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! A host that spoils the rings while they are used: every end is one of the known ones, and the device works again.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! The writers over the simulated host, and what the checker finds.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
 

@@ -1,7 +1,7 @@
 //! A device with its subchannels: traffic on all, moves between processors, and who hears of which end.
 //!
 //! Prints `open` (from here on the host may offer subchannels), `arrived` for each, `traffic` when all have had a reply,
-//! `silent` or another end for each channel that stops, and `end`. `play` plays one channel, `moves` moves them.
+//! `silent` or another end for each channel that stops, and `end`. `player` plays one channel, `moves` moves them.
 
 mod moves;
 mod player;
@@ -17,14 +17,14 @@ use anyhow::ensure;
 use clap::Args;
 use serde_json::{Value, json};
 use vmbus::uio::Options;
-use vmbus_channels::{Channel, Offer, OpenOptions, Vmbus};
+use vmbus_channels::{Offer, Vmbus};
 
 use crate::bus::{self, Selector, Watch};
 use crate::echo::signals_by;
 use crate::say::Say;
-use crate::traffic::{Traffic, Trouble};
+use crate::traffic::Trouble;
 pub(crate) use moves::Mover;
-use player::Played;
+use player::{Played, Player};
 
 /// Which device, how many subchannels, and what to do with them.
 #[derive(Debug, Clone, Args)]
@@ -86,16 +86,20 @@ pub(crate) fn play(
 ) -> anyhow::Result<u8> {
     let patience = Duration::from_secs(args.patience_seconds);
     let mut watch = Watch::begin(vmbus)?;
-    let channel = vmbus.open(primary.id, OpenOptions::default())?;
+    let mut first = Player::open(vmbus, primary, args)?;
     say.line(&json!({ "event": "open", "relid": primary.relid, "signals_by": signals_by(primary) }))?;
-    let mut first = Traffic::new(channel, player::plan(args));
     let mut opened = Vec::new();
     while opened.len() < args.expect {
         let wait = if args.noisy { Duration::from_millis(1) } else { patience };
         let arrived = watch.arrival(wait, |offer| offer.primary == Some(primary.id))?;
         if args.noisy {
             first.exchange(16)?;
-            ensure!(arrived.is_some() || first.age() < patience, "{} of {} subchannels", opened.len(), args.expect);
+            ensure!(
+                arrived.is_some() || first.opened.elapsed() < patience,
+                "{} of {} subchannels",
+                opened.len(),
+                args.expect
+            );
         } else {
             ensure!(arrived.is_some(), "{} of {} subchannels within {patience:?}", opened.len(), args.expect);
         }
@@ -103,7 +107,7 @@ pub(crate) fn play(
         say.line(&json!({
             "event": "arrived", "relid": offer.relid, "subchannel": offer.subchannel_index, "signals_by": signals_by(&offer),
         }))?;
-        opened.push(Traffic::new(vmbus.open(offer.id, OpenOptions::default())?, player::plan(args)));
+        opened.push(Player::open(vmbus, &offer, args)?);
     }
     let all = std::iter::once(first).chain(opened).collect();
     let played = traffic(all, vmbus, args, mover, say)?;
@@ -112,23 +116,23 @@ pub(crate) fn play(
 
 /// Traffic on all channels, until its time is over or no channel has any.
 fn traffic(
-    all: Vec<Traffic>,
+    all: Vec<Player>,
     vmbus: &Vmbus,
     args: &SubchannelsArgs,
     mover: &Mover,
     say: &Say,
 ) -> anyhow::Result<Vec<Played>> {
     let over = AtomicBool::new(false);
-    let offers: Vec<Offer> = all.iter().map(|traffic| traffic.channel().offer().clone()).collect();
+    let offers: Vec<Offer> = all.iter().map(|player| player.offer().clone()).collect();
     let limit = Duration::from_secs_f64(args.seconds.max(0.0));
     let count = all.len();
     let (replied, replies) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let players: Vec<_> = all
             .into_iter()
-            .map(|traffic| {
+            .map(|player| {
                 let (replied, over) = (replied.clone(), &over);
-                scope.spawn(move || player::play(traffic, over, &replied, say))
+                scope.spawn(move || player.play(over, &replied, say))
             })
             .collect();
         drop(replied);
@@ -157,9 +161,10 @@ fn close(mut played: Vec<Played>, args: &SubchannelsArgs, mover: &Mover, say: &S
     let (mut code, mut wrong, mut stuck) = (0, Vec::new(), Vec::new());
     let words: Vec<_> = played.iter().map(Played::word).collect();
     while let Some(Played { channel, tally, outcome, took, .. }) = played.pop() {
-        let (relid, index, said_gone) = (channel.relid(), channel.offer().subchannel_index, channel.is_rescinded());
+        let (relid, index, said_gone) =
+            (channel.offer().relid, channel.offer().subchannel_index, channel.is_rescinded());
         let closing = Instant::now();
-        let closed = Channel::close(channel);
+        let closed = channel.close();
         let close_ms = closing.elapsed().as_millis();
         let word = outcome.as_ref().map_or_else(Trouble::word, |()| "done");
         stuck.extend(closed.as_ref().err().map(|error| format!("channel {relid} can't be closed: {error}")));

@@ -1,5 +1,4 @@
 //! Subchannels over the simulated host, which says when a channel is taken back; silence is a device that holds its tongue.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::thread;
 

@@ -1,5 +1,4 @@
 //! The exchange over a pair of Unix sockets, and that both ends of a real connection count alike.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -38,22 +38,16 @@ done
 there $module || insmod /lib/$module.ko \"$@\"
 ";
 
-/// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks. The agent's port is
-/// a virtio port under QEMU and a virtio console under the VMM. With LAB_SHELL on the kernel's command line a person
-/// gets a shell there instead.
+/// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks. With LAB_SHELL on
+/// the kernel's command line the agent's port has a person at its other end, who gets a terminal by the telnet protocol.
 const L2: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs
 dmesg -n 5
-port=
-while [ ! \"$port\" ]; do
-    for name in vport0p1 hvc0; do [ ! -e /dev/$name ] || port=/dev/$name; done
-    [ \"$port\" ] || usleep 20000
-done
+until [ -e /dev/vport0p1 ]; do usleep 20000; done
 if [ \"$LAB_SHELL\" ]; then
     while read module; do load $module; done < /lib/bus
-    cd /root
-    setsid -c welcome < $port > $port 2>&1
+    telnetd -i -K -l /bin/welcome < /dev/vport0p1 > /dev/vport0p1
 else
-    vmbus-lab-guest agent $port
+    vmbus-lab-guest agent /dev/vport0p1
     echo \"lab: the agent ended with $?\"
 fi
 poweroff -f
@@ -61,10 +55,11 @@ poweroff -f
 
 /// What greets a person.
 const WELCOME: &str = "#!/bin/sh
-stty sane rows ${LAB_SHELL%x*} cols ${LAB_SHELL#*x}
-echo \"Linux $(uname -r). Here are vmbusctl, vmbus-lab-guest, busybox, and \\`load MODULE\\` for: $(cut -d: -f1 /lib/depends | tr '\\n' ' ')\"
+cd
+echo \"Linux $(uname -r). In here: vmbusctl, vmbus-lab-guest, busybox, and \\`load MODULE\\` for these modules:\"
+cut -d: -f1 /lib/depends | xargs
 vmbusctl list
-exec sh -i
+exec sh
 ";
 
 /// Modules that scenarios may load beside those of the bus.

@@ -27,6 +27,7 @@ mod report;
 mod runner;
 mod scenario;
 mod shell;
+mod telnet;
 mod verdict;
 #[path = "../../../guest/src/wire.rs"]
 mod wire;

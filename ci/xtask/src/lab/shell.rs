@@ -13,6 +13,7 @@ use super::boot::{Nursery, Wish};
 use super::host::Host;
 use super::kernel::Kernel;
 use super::machine::{Occupant, Shape};
+use super::telnet::{self, Decoder};
 use crate::process::{Usage, check_interrupt};
 
 /// Ctrl-], which ends the guest at once.
@@ -30,9 +31,7 @@ pub(crate) fn run(nursery: &Nursery, host: Host, kernel: Kernel) -> Result<ExitC
     if !stdin.is_terminal() || !stdout.is_terminal() {
         bail!(Usage("--shell wants a terminal; `lab --keep` and `lab-guest` do without".to_owned()));
     }
-    let size = tcgetwinsize(&stdout).context("size of the terminal")?;
-    let term = std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned());
-    let occupant = Occupant::Shell { rows: size.ws_row.max(24), columns: size.ws_col.max(80), term };
+    let occupant = Occupant::Person(std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()));
     let shape = Shape { memory_mib: 1024, ..Shape::of(host) };
     let wish = Wish { host, kernel, shape, lsvmbus: false };
     let mut started = nursery.start(&wish, "shell", &occupant)?;
@@ -59,8 +58,17 @@ fn join(port: &UnixStream) -> Result<()> {
     let (mut from_guest, mut to_guest) = (port, port);
     let mut buffer = [0; 4096];
     let stdin = std::io::stdin();
+    let (mut decoder, mut told) = (Decoder::default(), None);
     loop {
         check_interrupt()?;
+        let size = tcgetwinsize(&stdin).ok().map(|size| (size.ws_col.max(20), size.ws_row.max(5)));
+        // Before the guest speaks there is nobody who would understand it.
+        if let Some((columns, rows)) = size.filter(|_| decoder.spoke())
+            && told != size
+        {
+            told = size;
+            let _ = to_guest.write_all(&telnet::window(columns, rows));
+        }
         let (guest, person) = {
             let mut ends = [PollFd::new(port, PollFlags::IN), PollFd::new(&stdin, PollFlags::IN)];
             match poll(&mut ends, Some(&LOOK)) {
@@ -77,7 +85,7 @@ fn join(port: &UnixStream) -> Result<()> {
                 bytes => bytes.context("read from the guest")?,
             };
             let mut stdout = std::io::stdout().lock();
-            stdout.write_all(buffer.get(..bytes).unwrap_or_default())?;
+            stdout.write_all(&decoder.text(buffer.get(..bytes).unwrap_or_default()))?;
             stdout.flush()?;
         }
         if person {
@@ -85,7 +93,7 @@ fn join(port: &UnixStream) -> Result<()> {
             let bytes = rustix::io::read(&stdin, &mut buffer).context("read from the terminal")?;
             let typed = buffer.get(..bytes).unwrap_or_default();
             let wanted = typed.split(|byte| *byte == ESCAPE).next().unwrap_or_default();
-            let _ = to_guest.write_all(wanted);
+            let _ = to_guest.write_all(&telnet::typed(wanted));
             if bytes == 0 || wanted.len() < bytes {
                 let _ = port.shutdown(Shutdown::Both);
                 return Ok(());

@@ -1,9 +1,11 @@
 //! What speaks over a channel on the host's side: a state machine with the rings handed in.
 
+mod buffers;
 pub mod dynamic_memory;
 mod echo;
 mod pipe;
 
+pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};

@@ -14,6 +14,7 @@ use linux_loader::loader::{BzImage, KernelLoader, load_cmdline};
 use vm_memory::{Bytes, GuestAddress};
 
 pub use self::registers::first_processor;
+use crate::devices::power::{RESET_PORT, RESET_VALUE};
 use crate::memory::GuestRam;
 
 /// Where the 64-bit entry is in a loaded kernel.
@@ -29,6 +30,13 @@ const COMMAND_LINE: u64 = 0x2_0000;
 pub(crate) const LOW_END: u64 = 0x9_fc00;
 /// Where the kernel is loaded, and memory begins again.
 pub(crate) const HIGH_START: u64 = 0x10_0000;
+
+/// Where a processor starts that is reset, in real mode. A kernel that finds hardware-reduced ACPI and no EFI resets by
+/// jumping there.
+const RESET_VECTOR: u64 = 0xf_fff0;
+
+/// What the machine tells the kernel about itself: to look for PCI takes 40,000 exits and finds nothing.
+const NO_PCI: &str = "pci=off";
 
 /// A kernel in the guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +64,12 @@ pub fn load(ram: &GuestRam, kernel: &Path, initrd: &Path, command_line: &str, rs
     let needed = loaded.kernel_load.0.saturating_add(u64::from(header.init_size));
     let initrd = load_initrd(ram, initrd, &header, needed.max(loaded.kernel_end))?;
     let limit = usize::try_from(header.cmdline_size)?;
-    let line = Cmdline::try_from(command_line, limit)
+    let command_line = format!("{NO_PCI} {command_line}");
+    let line = Cmdline::try_from(&command_line, limit)
         .map_err(|error| anyhow!("the kernel's command line ({limit} bytes at most): {error}"))?;
     load_cmdline(ram.mapped(), GuestAddress(COMMAND_LINE), &line).context("store the kernel's command line")?;
     params::write(ram, header, initrd, (COMMAND_LINE, command_line.len()), rsdp)?;
+    ram.mapped().write_slice(&reset_code(), GuestAddress(RESET_VECTOR)).context("store the reset vector")?;
     Ok(Loaded { entry: loaded.kernel_load.0 + ENTRY_64, parameters: ZERO_PAGE })
 }
 
@@ -77,6 +87,12 @@ fn load_initrd(ram: &GuestRam, path: &Path, header: &setup_header, kernel_end: u
     let memory = ram.mapped();
     memory.read_exact_volatile_from(GuestAddress(place), &mut file, size).with_context(|| format!("read {name}"))?;
     Ok((u32::try_from(place)?, u32::try_from(bytes)?))
+}
+
+/// All the firmware there is: `mov al, value; mov dx, port; out dx, al`, and then halts for ever.
+fn reset_code() -> [u8; 9] {
+    let [low, high] = RESET_PORT.to_le_bytes();
+    [0xb0, RESET_VALUE, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]
 }
 
 #[cfg(test)]

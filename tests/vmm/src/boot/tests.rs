@@ -49,10 +49,14 @@ fn a_kernel_finds_its_parameters() {
     let header = parameters.hdr;
     let mut line = vec![0; header.cmdline_size as usize + 1];
     ram.mapped().read_slice(&mut line, GuestAddress(u64::from(header.cmd_line_ptr))).unwrap();
-    assert_eq!(line, b"console=ttyS0 quiet\0");
+    assert_eq!(line, b"pci=off console=ttyS0 quiet\0");
     let mut start = [0; 6];
     ram.mapped().read_slice(&mut start, GuestAddress(u64::from(header.ramdisk_image))).unwrap();
     assert_eq!((&start, { header.ramdisk_size }), (b"070701", 16));
+
+    let mut reset = [0; 6];
+    ram.mapped().read_slice(&mut reset, GuestAddress(0xf_fff0)).unwrap();
+    assert_eq!(reset, [0xb0, 1, 0xba, 0x02, 0x06, 0xee]);
 
     let table = parameters.e820_table;
     let map: Vec<_> = table[..parameters.e820_entries as usize].iter().map(|e| (e.addr, e.size, e.r#type)).collect();

@@ -115,8 +115,9 @@ pub(super) fn spec(device: &Device) -> Result<DeviceSpec> {
                 max_pages: settings.left.remove("max-pages"),
             })
         }
+        "buffers" => DeviceSpec::buffers(device.number),
         "mute" => DeviceSpec::new(MUTE, Random::new(device.number ^ 0x6d75_7465).guid(), || Box::new(Mute)),
-        other => bail!("`{other}` is no kind of device: echo, pipe, dynamic-memory, mute"),
+        other => bail!("`{other}` is no kind of device: echo, pipe, dynamic-memory, buffers, mute"),
     };
     spec.mmio_megabytes = settings.number("mmio-megabytes", 0)?;
     spec.flags |= OfferFlags::from_bits_retain(settings.number("flags", 0)?);

@@ -62,7 +62,7 @@ pub struct HostSettings {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Device {
-    /// `echo`, `pipe`, `dynamic-memory` or `mute`.
+    /// `echo`, `pipe`, `dynamic-memory`, `buffers` or `mute`.
     pub kind: String,
     /// Makes the instance GUID, with the kind.
     pub number: u64,

@@ -1,5 +1,6 @@
 //! Binding on a model of the driver core.
 
+mod gone;
 mod kill;
 mod model;
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::io::Errno;
 
@@ -35,12 +35,36 @@ pub(crate) struct Model {
     pub(crate) refusal: Option<Errno>,
     /// Whether nodes appear in `/dev`.
     pub(crate) has_devtmpfs: bool,
+    /// When the host takes the device back.
+    pub(crate) departure: Option<Departure>,
+    /// It happens once.
+    pub(crate) departed: AtomicBool,
+}
+
+/// The host takes a device back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Departure {
+    /// Around the write to the file of this name.
+    pub(crate) file: &'static str,
+    /// Behind the write, or before it.
+    pub(crate) behind: bool,
+    /// The same instance is offered again at once: without a driver, and without its override.
+    pub(crate) comes_back: bool,
+    pub(crate) device: u32,
 }
 
 impl Model {
     pub(crate) fn new(bus: &Bus) -> Self {
         let life = AtomicUsize::new(usize::MAX);
-        Self { bus: bus.clone(), life, death: Death::Unwind, refusal: None, has_devtmpfs: true }
+        Self {
+            bus: bus.clone(),
+            life,
+            death: Death::Unwind,
+            refusal: None,
+            has_devtmpfs: true,
+            departure: None,
+            departed: AtomicBool::new(false),
+        }
     }
 
     fn ids(&self, driver: &str) -> Vec<Class> {
@@ -121,6 +145,30 @@ impl Model {
         Ok(())
     }
 
+    /// The device goes, if this is the moment for it.
+    fn depart(&self, file: &str, behind: bool) {
+        let Some(departure) = self.departure.filter(|departure| (departure.file, departure.behind) == (file, behind))
+        else {
+            return;
+        };
+        if self.departed.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let name = crate::fake::instance(departure.device).to_string();
+        let real = fs::canonicalize(self.bus.device_path(&name)).unwrap();
+        let grave = self.bus.path("grave");
+        fs::rename(&real, &grave).unwrap();
+        let _ = fs::remove_file(self.bus.path("dev").join(format!("uio{}", departure.device)));
+        if !departure.comes_back {
+            return fs::remove_file(self.bus.device_path(&name)).unwrap();
+        }
+        fs::create_dir(&real).unwrap();
+        for entry in fs::read_dir(&grave).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+            fs::copy(entry.path(), real.join(entry.file_name())).unwrap();
+        }
+        fs::write(real.join("driver_override"), "(null)\n").unwrap();
+    }
+
     fn probe(&self, device: &Device) -> io::Result<()> {
         for driver in ["hv_balloon", "hv_netvsc", "hv_storvsc", UIO_DRIVER] {
             if self.attach(driver, device).is_ok() {
@@ -136,12 +184,13 @@ impl DriverCore for Model {
         let file = attribute.file_name().unwrap().to_str().unwrap();
         let folder = attribute.parent().unwrap();
         let driver = folder.file_name().unwrap().to_str().unwrap();
+        self.depart(file, false);
         if !attribute.exists() {
             return Err(Errno::NOENT.into());
         }
         let device = || self.bus.read_device(value).unwrap().ok_or(Errno::NODEV);
         let class = || Class::from_str(value).map_err(|_| Errno::INVAL);
-        match file {
+        let written = match file {
             "driver_override" => {
                 let value = value.trim_end_matches('\n');
                 fs::write(attribute, if value.is_empty() { "(null)\n".into() } else { format!("{value}\n") })
@@ -152,7 +201,9 @@ impl DriverCore for Model {
             "remove_id" => self.remove_id(driver, class()?),
             "drivers_probe" => self.probe(&device()?),
             other => panic!("the binder wrote to {other}"),
-        }
+        };
+        self.depart(file, true);
+        written
     }
 
     fn at(&self, _point: Point) {

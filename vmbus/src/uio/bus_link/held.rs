@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::super::ending::Ended;
-use super::super::{OpenDevice, Options};
+use super::super::{OpenDevice, Options, RingPair};
 use super::host::Key;
 use super::inbox::{Inbox, Request};
 use super::look::{self, Bound};
 use crate::Error;
 use crate::link::{Line, Port};
 use crate::sysfs::{Bus, Device};
+use crate::uio;
 
 /// What keeps a channel open.
 #[derive(Debug, Clone)]
@@ -30,13 +31,27 @@ pub(super) enum Held {
 impl Held {
     /// Opens a device and says how that went.
     pub(super) fn open(bus: &Bus, device: &Device, incarnation: u64, options: Options, key: Key, inbox: &Inbox) {
-        let opened = OpenDevice::open(bus, device, options).and_then(|open| {
-            // The node's number may have gone to another device since; if ours has it still, it had it all the time.
-            if look::bound(bus, &device.name)? != Bound::Since(incarnation) {
-                return Err(Error::Rescinded { device: device.name.clone() });
+        let gone = || Error::Rescinded { device: device.name.clone() };
+        let is_ours = || Ok(look::bound(bus, &device.name)? == Bound::Since(incarnation));
+        let open = || {
+            // It may have waited for a worker: the node's number may have gone to another device since, or to the next
+            // incarnation of this one, whose channel is not to be opened in passing.
+            if !is_ours()? {
+                return Err(gone());
             }
-            let port = port(&open, device.relid)?;
+            let open = OpenDevice::open(bus, device, options)?;
+            // If ours has the number still, it had it all the time.
+            if !is_ours()? {
+                return Err(gone());
+            }
+            let port = assemble(open.rings(device.relid)?, open.line(device.relid)?);
             Ok((open, port))
+        };
+        // Whatever is missing of a device that is going: it is going.
+        let opened = open().map_err(|error| match is_ours() {
+            Ok(true) if !error.is_vanished() => error,
+            Ok(_) => gone(),
+            Err(_) => error,
         });
         let (device, port) = match opened {
             Ok((open, port)) => {
@@ -57,13 +72,17 @@ impl Held {
     /// Maps a subchannel of this device and says how that went.
     pub(super) fn open_subchannel(&self, relid: u32, key: Key, inbox: &Inbox) {
         let device = self.device();
-        let opened = port(device, relid).and_then(|port| Ok((Line::Uio(device.line(relid)?), port)));
+        let opened = device.rings(relid).and_then(|rings| {
+            // Only what is ours is given back: rings that somebody else has are refused above.
+            let line = device.line(relid).inspect_err(|_| device.give_back(relid));
+            Ok(assemble(rings, line?))
+        });
         let (held, port) = match opened {
-            Ok((line, port)) => (Some(Self::Subchannel { device: Arc::clone(device), relid, line }), Ok(port)),
-            Err(error) => {
-                device.give_back(relid);
-                (None, Err(error))
+            Ok(port) => {
+                let line = port.line.clone();
+                (Some(Self::Subchannel { device: Arc::clone(device), relid, line }), Ok(port))
             }
+            Err(error) => (None, Err(error)),
         };
         inbox.put(Request::Opened { key, device: held, port });
     }
@@ -101,8 +120,6 @@ impl Held {
     }
 }
 
-fn port(open: &OpenDevice, relid: u32) -> Result<Port, Error> {
-    let rings = open.rings(relid)?;
-    let line = Line::Uio(open.line(relid)?);
-    Ok(Port { outgoing: rings.outgoing, incoming: rings.incoming, line })
+fn assemble(rings: RingPair, line: uio::Line) -> Port {
+    Port { outgoing: rings.outgoing, incoming: rings.incoming, line: Line::Uio(line) }
 }

@@ -8,7 +8,7 @@ mod presence;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(super) use entry::Key;
@@ -29,8 +29,8 @@ pub(super) enum Heard<D, P> {
     Said(GuestMessage),
     /// The executor shared memory.
     Shared { relid: u32, gpadl: GpadlId, what: Share },
-    /// All devices that user space has now.
-    Present(Vec<Present>),
+    /// All devices that user space has now, and the names of those that could not be looked at.
+    Present { present: Vec<Present>, unread: BTreeSet<String> },
     /// An open ended; without a device, `port` says why.
     Opened { key: Key, device: Option<D>, port: P },
     /// An open device is gone, somebody noticed.
@@ -103,7 +103,7 @@ impl<D: Clone, P> Host<D, P> {
         match heard {
             Heard::Said(message) => self.said(message),
             Heard::Shared { relid, gpadl, what } => self.shared(relid, gpadl, what),
-            Heard::Present(present) => self.present(&present),
+            Heard::Present { present, unread } => self.present(&present, &unread),
             Heard::Opened { key, device, port } => self.opened(key, device, port),
             Heard::Gone(key) => {
                 if let Some(relid) = self.relid(key) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::bind::UIO_DRIVER;
+use crate::error::is_vanished;
 use crate::message::{OfferChannel, OfferFlags, USER_DEFINED_BYTES};
 use crate::sysfs::{Bus, Channel, Device};
 
@@ -27,6 +28,8 @@ pub(super) struct Present {
 pub(super) struct Look {
     /// By relid.
     pub(super) present: Vec<Present>,
+    /// Devices that are there and can't be read, by name: a process without descriptors sees no file. Not known to be gone.
+    pub(super) unread: BTreeSet<String>,
     /// Something is half there: look again soon, it may not be announced.
     pub(super) unfinished: bool,
 }
@@ -70,8 +73,9 @@ impl Looker {
                 Err(error) => {
                     self.known.remove(&name);
                     if self.broken.insert(name.clone()) {
-                        log::warn!(target: "vmbus::uio", "device {name} is not offered: {error}");
+                        log::warn!(target: "vmbus::uio", "device {name} can't be looked at: {error}");
                     }
+                    look.unread.insert(name);
                 }
             }
         }
@@ -137,12 +141,14 @@ pub(super) fn bound(bus: &Bus, name: &str) -> Result<Bound, Error> {
     }
     let folder = path.join("uio");
     let uio = bus.names(&folder)?.into_iter().next();
-    let found = uio.and_then(|uio| {
-        let node = bus.path("dev").join(&uio);
-        let folder = folder.join(uio);
-        node.exists().then(|| bus.confined(&folder).and_then(|folder| folder.metadata()).ok()).flatten()
-    });
-    Ok(found.map_or(Bound::Half, |folder| Bound::Since(folder.ino())))
+    let Some(uio) = uio else { return Ok(Bound::Half) };
+    let (node, folder) = (bus.path("dev").join(&uio), folder.join(uio));
+    let found = node.metadata().and_then(|_| bus.confined(&folder)?.metadata());
+    match found {
+        Ok(folder) => Ok(Bound::Since(folder.ino())),
+        Err(error) if is_vanished(&error) => Ok(Bound::Half),
+        Err(error) => Err(Error::io("look at", folder, error)),
+    }
 }
 
 fn primary(device: &Device) -> OfferChannel {

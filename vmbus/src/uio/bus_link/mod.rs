@@ -35,6 +35,7 @@ type Ports = Arc<Mutex<BTreeMap<GpadlId, Result<Port, Error>>>>;
 /// - A device that user space can open is *offered*, with what sysfs shows of it: class, instance, relid, monitor id.
 ///   What the host sent along (`user_defined`, flags, connection id) is not shown and stays zero.
 /// - When it is unbound or the host takes it back, it is *rescinded*, once. Its memory is revoked before that is said.
+///   A device that can't be looked at, as by a process that has no descriptors left, stays what it was.
 /// - Sharing a ring is answered at once: the memory is the kernel's, of the kernel's size. `Open` opens `/dev/uioN` on
 ///   a worker. The answer is always a success; if the device could not be opened, [`port`](Link::port) returns why, as
 ///   [`Error::Busy`], [`Error::Permission`] or what else it is.

@@ -180,7 +180,7 @@ impl Player {
                     (false, _) => idle,
                 };
                 self.unfinished = look.unfinished;
-                self.hear(Heard::Present(look.present))
+                self.hear(Heard::Present { present: look.present, unread: look.unread })
             }
             Err(error) => {
                 log::warn!(target: "vmbus::uio", "the bus can't be looked at: {error}");

@@ -54,29 +54,22 @@ impl Shape {
     }
 }
 
-/// Who sits in the guest: the lab's agent, or a person at a terminal of this many rows and columns.
+/// Who sits in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Occupant {
-    /// The agent.
+    /// The lab's agent.
     Agent,
-    /// A shell, for a terminal of this kind.
-    Shell {
-        /// Lines.
-        rows: u16,
-        /// Characters in a line.
-        columns: u16,
-        /// What the terminal is, as TERM says it.
-        term: String,
-    },
+    /// A person at a terminal of this kind, as TERM says it.
+    Person(String),
 }
 
 impl Occupant {
     /// The guest kernel's command line. A quiet console, since each byte costs a nested guest two exits.
     fn append(&self) -> String {
         let mut append = APPEND.to_owned();
-        if let Self::Shell { rows, columns, term } = self {
+        if let Self::Person(term) = self {
             let plain: String = term.chars().filter(|it| it.is_ascii_alphanumeric() || "-_+".contains(*it)).collect();
-            let _ = write!(append, " LAB_SHELL={rows}x{columns} TERM={plain}");
+            let _ = write!(append, " LAB_SHELL=1 TERM={plain}");
         }
         append
     }
@@ -204,11 +197,10 @@ mod tests {
 
     #[test]
     fn the_vmm_is_told_everything_and_words_stay_whole() {
-        let term = "xterm' panic=0".to_owned();
-        let occupant = Occupant::Shell { rows: 40, columns: 120, term };
+        let occupant = Occupant::Person("xterm' panic=0".to_owned());
         let shape = Shape { settings: r#"{"versions":["4.1"]}"#, ..Shape::of(Host::Vmm) };
         let arguments = nested_inner(&Plan { host: Host::Vmm, shape, occupant: &occupant });
-        assert!(arguments.contains("LAB_SHELL=40x120 TERM=xtermpanic0'"), "{arguments}");
+        assert!(arguments.contains("LAB_SHELL=1 TERM=xtermpanic0'"), "{arguments}");
         assert!(arguments.contains(r#"'{"versions":["4.1"]}'"#), "{arguments}");
         assert_eq!(quoted("it's"), r"'it'\''s'");
     }

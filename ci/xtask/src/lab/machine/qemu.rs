@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Occupant, Places, Plan, named, quoted, socket};
+use super::{Places, Plan, named, quoted, socket};
 use crate::lab::fetch::Software;
 use crate::process::{Guarded, ending};
 
@@ -70,11 +70,7 @@ fn guest(plan: &Plan<'_>, wiring: &Wiring) -> Vec<String> {
         arguments.extend(["-chardev".to_owned(), named(name, backend)]);
     }
     arguments.extend(["-serial", "chardev:console", "-mon", "chardev=monitor,mode=control"].map(str::to_owned));
-    // The agent has a port, /dev/vport0p1; a person needs a terminal, /dev/hvc0.
-    let port = match plan.occupant {
-        Occupant::Agent => "virtserialport,chardev=agent,nr=1",
-        Occupant::Shell { .. } => "virtconsole,chardev=agent",
-    };
-    arguments.extend(["-device", "virtio-serial-pci", "-device", port].map(str::to_owned));
+    arguments
+        .extend(["-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,nr=1"].map(str::to_owned));
     arguments
 }

@@ -1,5 +1,6 @@
 //! What comes and goes: the difference between what was offered and what sysfs shows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::look::Present;
@@ -8,14 +9,14 @@ use super::{Effect, Host};
 use crate::message::{HostMessage, OfferChannel};
 
 impl<D: Clone, P> Host<D, P> {
-    /// Rescinds what is not there any more, then offers what is new. What has a relid that is not released and closed
+    /// Rescinds what is not there any more, then offers what is new. What could not be looked at stays as it is. What has a relid that is not released and closed
     /// yet is held back: the release leads to another look.
-    pub(super) fn present(&mut self, present: &[Present]) {
+    pub(super) fn present(&mut self, present: &[Present], unread: &BTreeSet<String>) {
         if !self.requested {
             return;
         }
-        let gone: Vec<u32> =
-            self.entries.values().filter(|entry| !self.is_present(entry, present)).map(relid).collect();
+        let is_gone = |entry: &&Entry<D>| !(unread.contains(&entry.device.name) || self.is_present(entry, present));
+        let gone: Vec<u32> = self.entries.values().filter(is_gone).map(relid).collect();
         for relid in gone {
             self.depart(relid);
         }

@@ -82,7 +82,7 @@ impl World {
             effects.remove(position);
             self.perform(std::mem::take(&mut effects));
             let present = self.present();
-            effects = self.host.step(Heard::Present(present));
+            effects = self.host.step(seen(present));
         }
         self.perform(effects);
     }
@@ -153,7 +153,7 @@ impl World {
             }
             2 | 3 => {
                 let present = self.present();
-                self.hear(Heard::Present(present));
+                self.hear(seen(present));
             }
             4 => self.open(relid),
             5 => self.tear_down(relid),
@@ -233,7 +233,7 @@ impl World {
     fn settle(&mut self) {
         self.bound.clear();
         while !(self.offered.is_empty() && self.opening.is_empty() && self.closing.is_empty()) {
-            self.hear(Heard::Present(Vec::new()));
+            self.hear(seen(Vec::new()));
             for relid in self.offered.keys().copied().collect::<Vec<_>>() {
                 self.release(relid);
             }
@@ -247,6 +247,10 @@ impl World {
         assert!(self.host.entries.is_empty(), "{:?}", self.host.entries);
         assert!(self.open.is_empty() && self.ports.is_empty(), "{:?} {:?}", self.open, self.ports);
     }
+}
+
+fn seen(present: Vec<Present>) -> Heard<u64, u64> {
+    Heard::Present { present, unread: BTreeSet::new() }
 }
 
 fn offer(relid: u32) -> OfferChannel {
