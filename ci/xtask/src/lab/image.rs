@@ -45,7 +45,7 @@ dmesg -n 5
 until [ -e /dev/vport0p1 ]; do usleep 20000; done
 if [ \"$LAB_SHELL\" ]; then
     while read module; do load $module; done < /lib/bus
-    telnetd -i -K -l /bin/welcome < /dev/vport0p1 > /dev/vport0p1
+    telnetd -i -K -l /bin/welcome 0<>/dev/vport0p1 1>&0
 else
     vmbus-lab-guest agent /dev/vport0p1
     echo \"lab: the agent ended with $?\"
