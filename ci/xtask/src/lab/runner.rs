@@ -182,6 +182,8 @@ fn play_in(
     let mut scene = Scene { guest, name: scenario.name, progress: &nursery.progress, log_start, steps: Vec::new() };
     let result = (scenario.play)(&mut scene);
     *steps = std::mem::take(&mut scene.steps);
+    // A guest that was reset has a log that begins anew.
+    let log_start = scene.log_start;
     let result = result.and_then(|()| verdict::obeyed(guest, scenario.tolerates));
     let result = match result {
         Err(error) => Err(stop_or(error)?),
