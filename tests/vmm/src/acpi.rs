@@ -29,7 +29,7 @@ const TABLES_END: u64 = 0xf_0000;
 const MAKER: [u8; 6] = *b"VMBUS ";
 const MODEL: [u8; 8] = *b"SIMHOST ";
 
-/// Bits of the FADT's boot architecture flags: no VGA to probe, no CMOS clock.
+/// Bits of the FADT's boot architecture flags: no VGA to probe, and a CMOS clock that only tells the time.
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_CLOCK: u16 = 1 << 5;
 

@@ -57,6 +57,7 @@ impl Bus {
         wires: impl Wires + 'static,
     ) -> Result<Self> {
         let shared = Arc::new(Shared::new(processors));
+        listen(&shared, &config);
         let (mut front, (restarts, restarted)) = (None, bounded(1));
         let wires: Box<dyn Wires> = Box::new(wires);
         let (server, control) = Server::behind(config, settings, |wake| {
@@ -130,6 +131,14 @@ fn watch() -> rustix::io::Result<OwnedFd> {
     epoll::create(epoll::CreateFlags::CLOEXEC)
 }
 
+/// Lets guests post where a host of these versions listens.
+fn listen(shared: &Shared, config: &Config) {
+    let any = |new: bool| config.versions.iter().any(|version| (*version >= Version::V5_0) == new);
+    let [old, new] = &shared.message_connections;
+    old.store(if any(false) { OLD_MESSAGE_CONNECTION } else { 0 }, Ordering::SeqCst);
+    new.store(if any(true) { config.message_connection } else { 0 }, Ordering::SeqCst);
+}
+
 /// The door between the host's thread and a guest in a machine.
 struct BusDoor {
     memory: BusMemory,
@@ -168,11 +177,7 @@ impl BusDoor {
     /// Lets the guest signal and post to what there is.
     fn follow(&mut self, simulation: &mut Simulation<BusMemory>) {
         let host = simulation.host();
-        let config = host.config();
-        let any = |new: bool| config.versions.iter().any(|version| (*version >= Version::V5_0) == new);
-        let [old, new] = &self.shared.message_connections;
-        old.store(if any(false) { OLD_MESSAGE_CONNECTION } else { 0 }, Ordering::SeqCst);
-        new.store(if any(true) { config.message_connection } else { 0 }, Ordering::SeqCst);
+        listen(&self.shared, host.config());
         let Counters { offers, released, contacts, unloads, .. } = host.counters();
         if self.seen.replace([offers, released, contacts, unloads]) == Some([offers, released, contacts, unloads]) {
             return;
@@ -284,3 +289,6 @@ impl Door for BusDoor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use vmm_sys_util::signal::Killable;
 
+use crate::devices::clock::Clock;
 use crate::devices::power::Power;
 use crate::devices::serial::Console;
 use crate::devices::virtio_console::VirtioConsole;
@@ -91,6 +92,7 @@ pub fn run<H: Host>(settings: &Settings, host: impl FnOnce(&Parts) -> Result<H>)
         serial: Console::new(&settings.console, serial)?,
         agent: console(&vm, agent, &settings.agent)?,
         power: Power::new(ender.clone()),
+        clock: Clock::default(),
         hyperv: host.hyperv(),
         ender,
     });
@@ -186,5 +188,35 @@ fn console(vm: &Vm, line: Line, endpoint: &str) -> Result<VirtioConsole> {
 fn interrupt(line: &Line) {
     if let Err(error) = line.pulse() {
         log::warn!(target: "vmbus::vmm", "{error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Settings, run};
+    use crate::exits::NoBus;
+
+    fn refuse(change: impl FnOnce(&mut Settings)) -> String {
+        let mut settings = Settings {
+            kernel: "/none/kernel".into(),
+            initrd: "/none/initrd".into(),
+            append: String::new(),
+            memory_mib: 64,
+            processors: 1,
+            console: "/none/console".into(),
+            agent: "/none/agent".to_owned(),
+        };
+        change(&mut settings);
+        format!("{:#}", run(&settings, |_| Ok(Arc::new(NoBus))).unwrap_err())
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused_before_a_machine_is_made() {
+        assert!(refuse(|settings| settings.processors = 0).contains("1 to 16 processors, not 0"));
+        assert!(refuse(|settings| settings.processors = 17).contains("not 17"));
+        assert!(refuse(|settings| settings.memory_mib = 4096).contains("64 to 3072 MiB"));
+        assert!(refuse(|_| ()).contains("open the kernel /none/kernel"));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::devices::clock::{CLOCK_PORT, CLOCK_PORTS, Clock};
 use crate::devices::power::{POWER_PORTS, Power};
 use crate::devices::serial::Console;
 use crate::devices::virtio_console::VirtioConsole;
@@ -31,6 +32,8 @@ pub struct Devices {
     pub agent: VirtioConsole,
     /// Power-off and reset.
     pub power: Power,
+    /// The time of day.
+    pub clock: Clock,
     /// Hypercalls and SynIC.
     pub hyperv: Arc<dyn Hyperv>,
     /// Ends the machine.
@@ -48,6 +51,9 @@ impl Devices {
         let within = |first: u16, length: u16| port.checked_sub(first).filter(|offset| *offset < length);
         if let Some(offset) = within(SERIAL_PORT, SERIAL_PORTS) {
             return Some((&self.serial, offset));
+        }
+        if let Some(offset) = within(CLOCK_PORT, CLOCK_PORTS) {
+            return Some((&self.clock, offset));
         }
         within(POWER_PORT, POWER_PORTS).map(|offset| (&self.power as &dyn Ports, offset))
     }

@@ -78,7 +78,8 @@ impl Wires for VmWires {
 pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Condvar, Mutex};
+    use std::time::Duration;
 
     use anyhow::{Context, Result, ensure};
 
@@ -90,10 +91,10 @@ pub(crate) mod tests {
     /// A machine of wires only.
     #[derive(Debug, Clone, Default)]
     pub(crate) struct FakeWires {
-        state: Arc<Mutex<State>>,
+        state: Arc<(Mutex<State>, Condvar)>,
         ends: BTreeMap<(u32, u8), Arc<OwnedFd>>,
         /// KVM has no room for eventfds.
-        pub(crate) takes_no_signals: bool,
+        takes_no_signals: bool,
     }
 
     #[derive(Debug, Default)]
@@ -109,6 +110,11 @@ pub(crate) mod tests {
             Self { ends, ..Self::default() }
         }
 
+        /// The same, with signals as hypercalls.
+        pub(crate) fn without_signals() -> Self {
+            Self { takes_no_signals: true, ..Self::new() }
+        }
+
         /// The guest writes EOM, or ends an interrupt.
         pub(crate) fn end(&self, vp: u32, sint: u8) {
             rustix::io::write(&self.ends[&(vp, sint)], &1_u64.to_ne_bytes()).unwrap();
@@ -116,12 +122,20 @@ pub(crate) mod tests {
 
         /// Interrupts since the last time.
         pub(crate) fn interrupts(&self, vp: u32, sint: u8) -> u32 {
-            self.state.lock().unwrap().interrupts.remove(&(vp, sint)).unwrap_or(0)
+            self.state.0.lock().unwrap().interrupts.remove(&(vp, sint)).unwrap_or(0)
+        }
+
+        /// Waits until the processor is interrupted; whether it was.
+        pub(crate) fn wait(&self, vp: u32, sint: u8) -> bool {
+            let (state, interrupted) = &*self.state;
+            let none = |state: &mut State| !state.interrupts.contains_key(&(vp, sint));
+            let waited = interrupted.wait_timeout_while(state.lock().unwrap(), Duration::from_secs(20), none);
+            waited.unwrap().0.interrupts.remove(&(vp, sint)).is_some()
         }
 
         /// What KVM does with HvSignalEvent: whether it has an eventfd for it.
         pub(crate) fn signal(&self, connection: u32) -> bool {
-            let state = self.state.lock().unwrap();
+            let state = self.state.0.lock().unwrap();
             let event = state.events.get(&connection);
             event.map(|event| rustix::io::write(event, &1_u64.to_ne_bytes()).unwrap()).is_some()
         }
@@ -130,7 +144,8 @@ pub(crate) mod tests {
     impl Wires for FakeWires {
         fn interrupt(&mut self, vp: u32, sint: u8) -> Result<()> {
             ensure!(vp < PROCESSORS, "no processor {vp}");
-            *self.state.lock().unwrap().interrupts.entry((vp, sint)).or_default() += 1;
+            *self.state.0.lock().unwrap().interrupts.entry((vp, sint)).or_default() += 1;
+            self.state.1.notify_all();
             Ok(())
         }
 
@@ -141,7 +156,7 @@ pub(crate) mod tests {
         fn assign(&mut self, connection: u32, event: &OwnedFd) -> Result<()> {
             ensure!(!self.takes_no_signals, "no room");
             let event = event.try_clone().context("one more descriptor")?;
-            ensure!(self.state.lock().unwrap().events.insert(connection, event).is_none(), "EEXIST");
+            ensure!(self.state.0.lock().unwrap().events.insert(connection, event).is_none(), "EEXIST");
             Ok(())
         }
     }

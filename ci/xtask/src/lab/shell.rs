@@ -19,6 +19,10 @@ use crate::process::{Usage, check_interrupt};
 /// Ctrl-], which ends the guest at once.
 const ESCAPE: u8 = 0x1d;
 
+/// What the VMM's host has to look at.
+const DEVICES: &str =
+    r#"{"devices":[{"kind":"echo","number":1,"monitored":true},{"kind":"dynamic-memory","number":1}]}"#;
+
 /// How often a signal to stop is looked for while nobody says anything.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
@@ -32,7 +36,8 @@ pub(crate) fn run(nursery: &Nursery, host: Host, kernel: Kernel) -> Result<ExitC
         bail!(Usage("--shell wants a terminal; `lab --keep` and `lab-guest` do without".to_owned()));
     }
     let occupant = Occupant::Person(std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()));
-    let shape = Shape { memory_mib: 1024, ..Shape::of(host) };
+    let settings = if host == Host::Vmm { DEVICES } else { "" };
+    let shape = Shape { memory_mib: 1024, settings, ..Shape::of(host) };
     let wish = Wish { host, kernel, shape, lsvmbus: false };
     let mut started = nursery.start(&wish, "shell", &occupant)?;
     let sockets = started.sockets.path();

@@ -35,9 +35,6 @@ pub(crate) const HIGH_START: u64 = 0x10_0000;
 /// jumping there.
 const RESET_VECTOR: u64 = 0xf_fff0;
 
-/// What the machine tells the kernel about itself: to look for PCI takes 40,000 exits and finds nothing.
-const NO_PCI: &str = "pci=off";
-
 /// A kernel in the guest's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loaded {
@@ -64,8 +61,7 @@ pub fn load(ram: &GuestRam, kernel: &Path, initrd: &Path, command_line: &str, rs
     let needed = loaded.kernel_load.0.saturating_add(u64::from(header.init_size));
     let initrd = load_initrd(ram, initrd, &header, needed.max(loaded.kernel_end))?;
     let limit = usize::try_from(header.cmdline_size)?;
-    let command_line = format!("{NO_PCI} {command_line}");
-    let line = Cmdline::try_from(&command_line, limit)
+    let line = Cmdline::try_from(command_line, limit)
         .map_err(|error| anyhow!("the kernel's command line ({limit} bytes at most): {error}"))?;
     load_cmdline(ram.mapped(), GuestAddress(COMMAND_LINE), &line).context("store the kernel's command line")?;
     params::write(ram, header, initrd, (COMMAND_LINE, command_line.len()), rsdp)?;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use vmbus_simhost::device::PipeSettings;
 use vmbus_simhost::fault::RingFault;
 use vmbus_simhost::server::{Expected, Sim};
-use vmbus_simhost::{Memory, OfferId, Offered, Random};
+use vmbus_simhost::{Ended, Memory, OfferId, Offered, Random};
 
 use super::wire::{Call, Until};
 use super::{faults, settings, until};
@@ -34,7 +34,6 @@ pub struct Host {
     shared: Arc<Shared>,
     memory: BusMemory,
     ender: Ender,
-    /// This thread's turn at conditions that are met.
     processors: u32,
 }
 
@@ -87,6 +86,7 @@ impl Host {
                 Ok(object(numbers))
             }
             Call::Offers => self.offers(),
+            Call::Ended => self.ended(),
             Call::Counters => {
                 let counted = self.with(|simulation| (simulation.host().counters(), simulation.faults_applied()))?;
                 Ok(object(until::counters(&counted.0, counted.1, &self.shared)))
@@ -164,6 +164,20 @@ impl Host {
                 "state": channel.state,
                 "processor": processor,
                 "monitor": channel.monitor,
+            })
+        };
+        Ok(all.into_iter().map(describe).collect())
+    }
+
+    fn ended(&self) -> Result<Value> {
+        let all = self.with(|simulation| simulation.host().ended().cloned().collect::<Vec<_>>())?;
+        let describe = |ended: Ended| {
+            json!({
+                "offer": ended.offer.id.0,
+                "class": ended.offer.class.0.to_string(),
+                "instance": ended.offer.instance.to_string(),
+                "subchannel": ended.offer.subchannel_index,
+                "report": object(ended.report),
             })
         };
         Ok(all.into_iter().map(describe).collect())

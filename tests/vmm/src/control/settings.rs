@@ -8,12 +8,10 @@ use uuid::{Uuid, uuid};
 use vmbus::class::Class;
 use vmbus::message::{Features, OfferFlags, Version};
 use vmbus_simhost::device::{DynamicMemorySettings, EchoSettings, Mute, PipeSettings};
-use vmbus_simhost::{Config, DeviceSpec, Latency, Random, Refusals, ServerSettings, ViolationKind};
+use vmbus_simhost::{Config, DeviceSpec, Latency, Random, Refusals, ServerSettings, ViolationKind, hvsock_service};
 
 use super::wire::{Device, HostSettings};
 
-/// A vsock port as a service: the first four bytes are the port.
-const PORT_TEMPLATE: Uuid = uuid!("00000000-facb-11e6-bd58-64006a7986d3");
 /// The class of devices that never say anything: private to this host.
 const MUTE: Class = Class(uuid!("1d7c3b4e-98a6-4f5b-8f0a-6a2d95c7e013"));
 /// Dynamic Memory versions, best first.
@@ -27,6 +25,8 @@ const MONITOR_LATENCY: Duration = Duration::from_millis(1);
 /// A setting makes no sense: which.
 pub fn config(settings: &HostSettings) -> Result<Config> {
     let mut config = Config::seeded(settings.seed.unwrap_or(1));
+    // The guest is Linux, unless somebody says what else to bear.
+    config.tolerated = ViolationKind::LINUX.to_vec();
     for device in &settings.devices {
         config.devices.push(spec(device)?);
     }
@@ -51,11 +51,12 @@ pub(super) fn change(settings: &HostSettings) -> Result<impl FnOnce(&mut Config)
     let tolerated: Option<Vec<ViolationKind>> = tolerated.transpose()?;
     let refusals = settings.refusals_permille;
     ensure!(refusals.is_none_or(|of| of.iter().all(|often| *often <= 1000)), "refusals count in thousandths");
-    let (latency, features) = (settings.latency_us, settings.features);
+    let (latency, features, careless) = (settings.latency_us, settings.features, settings.careless);
     Ok(move |config: &mut Config| {
         versions.into_iter().for_each(|versions| config.versions = versions);
         services.into_iter().for_each(|services| config.services = services);
         tolerated.into_iter().for_each(|tolerated| config.tolerated = tolerated);
+        careless.into_iter().for_each(|careless| config.careless = careless);
         features.into_iter().for_each(|features| config.features = Features::from_bits_retain(features));
         if let Some([open, gpadl, teardown, modify]) = latency.map(|all| all.map(Duration::from_micros)) {
             config.latency = Latency { open, gpadl, teardown, modify };
@@ -77,9 +78,8 @@ fn version(text: &str) -> Result<Version> {
 
 /// A service's GUID, or a vsock port.
 pub(super) fn service(text: &str) -> Result<Uuid> {
-    if let Ok(port) = text.parse::<u32>() {
-        let (_, second, third, rest) = PORT_TEMPLATE.as_fields();
-        return Ok(Uuid::from_fields(port, second, third, rest));
+    if let Ok(port) = text.parse() {
+        return Ok(hvsock_service(port));
     }
     text.parse().with_context(|| format!("`{text}` is neither a GUID nor a vsock port"))
 }

@@ -46,7 +46,10 @@ pub struct HostSettings {
     pub devices: Vec<Device>,
     /// hvsock services that guests can connect to, each a pipe that echoes: GUIDs, or decimal vsock ports.
     pub services: Option<Vec<String>>,
-    /// Kinds of violations that are counted and not held against the guest.
+    /// Whether it does what no honest host does when it is told to: offers an instance twice, rescinds a primary channel
+    /// before its subchannels.
+    pub careless: Option<bool>,
+    /// Kinds of violations that are counted and not held against the guest; what Linux is known to do, if nothing is said.
     pub tolerated: Option<Vec<String>>,
     /// Longest time over OPEN, GPADL, teardown, MODIFYCHANNEL, in microseconds.
     pub latency_us: Option<[u64; 4]>,
@@ -161,6 +164,8 @@ pub enum Call {
     },
     /// All channels: `[{"offer", "relid", "class", "instance", "subchannel", "state", "processor", "monitor"}]`.
     Offers,
+    /// Channels that were rescinded and released, the last ones: `[{"offer", "class", "instance", "subchannel", "report"}]`.
+    Ended,
     /// The host's counters: an object.
     Counters,
     /// What the guest did wrong: `{"total", "kept": [text]}`.

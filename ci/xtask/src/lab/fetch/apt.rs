@@ -51,7 +51,10 @@ impl Apt {
         fs::write(folder.join("apt.conf"), configuration(&folder, &String::from_utf8_lossy(&connection)))
             .context("write apt.conf")?;
         let apt = Self { folder };
-        apt.output("apt-get", &["update"]).context("fetch the package lists (is this machine online?)")?;
+        // By itself apt goes on with older lists where new ones can't be had or can't be trusted.
+        let strict = "APT::Update::Error-Mode=any";
+        apt.output("apt-get", &["update", "-o", strict])
+            .context("fetch the package lists (is this machine online?)")?;
         Ok(apt)
     }
 

@@ -4,6 +4,7 @@ mod balloon;
 mod binding;
 mod device;
 mod lifetime;
+mod lsvmbus;
 mod old_kernel;
 mod registry;
 mod vmm;
@@ -72,7 +73,7 @@ const fn vmm(name: &'static str, summary: &'static str, play: fn(&mut Scene<'_>)
 }
 
 /// Scenarios on QEMU's host, in the order they are played in.
-static QEMU: [Scenario; 13] = [
+static QEMU: [Scenario; 14] = [
     // First: it wants a guest in which nothing is loaded, and leaves one that the others can use.
     Scenario {
         bare: true,
@@ -85,6 +86,12 @@ static QEMU: [Scenario; 13] = [
     Scenario {
         kernels: SINCE_6_10,
         ..shared("bind-restore", "to UIO and back; the kernel's hv_balloon negotiates again", binding::bind_restore)
+    },
+    Scenario {
+        kernels: &Kernel::ALL,
+        every_time: false,
+        lsvmbus: true,
+        ..shared("lsvmbus", "the kernel's own lsvmbus prints what vmbusctl does", lsvmbus::equal)
     },
     shared("busy", "a second process gets exit 5, and an open device is not unbound", lifetime::busy),
     shared("late-bind", "a device bound after the driver began to wait is seen by uevent", binding::late_bind),

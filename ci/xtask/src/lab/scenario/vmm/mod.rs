@@ -12,17 +12,28 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Scenario, Scene, eventually};
+use super::{Scenario, Scene, eventually, lsvmbus, vmm};
 use crate::lab::control::Offered;
 use crate::lab::guest::describe;
 use crate::lab::kernel_log::complaints;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] =
-    &[first_light::SCENARIOS, versions::SCENARIOS, balloon::SCENARIOS, sockets::SCENARIOS, reboot::SCENARIOS];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[
+    first_light::SCENARIOS,
+    versions::SCENARIOS,
+    balloon::SCENARIOS,
+    sockets::SCENARIOS,
+    LSVMBUS,
+    reboot::SCENARIOS,
+];
 
 /// Kinds of violations that Linux commits as a matter of course; see `ViolationKind::LINUX` of the simulated host.
 const LINUX: &[&str] = &["ReleasedWithGpadls", "GpadlStale", "AfterUnload"];
+
+const LSVMBUS: &[Scenario] = &[Scenario {
+    lsvmbus: true,
+    ..vmm("vmm-lsvmbus", "the same as lsvmbus prints, with a dozen devices", lsvmbus::equal_for_many)
+}];
 
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
@@ -34,7 +45,7 @@ impl Scene<'_> {
     }
 
     /// Waits until sysfs has a device (or until it has none any more).
-    fn await_device(&mut self, instance: &str, there: bool) -> Result<()> {
+    pub(super) fn await_device(&mut self, instance: &str, there: bool) -> Result<()> {
         let (what, test) = if there { ("in", "-e") } else { ("gone from", "! -e") };
         eventually(&format!("device {instance} {what} sysfs"), KERNEL, || {
             let line = format!("test {test} /sys/bus/vmbus/devices/{instance} && echo yes || true");
