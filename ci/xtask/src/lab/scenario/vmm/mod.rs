@@ -18,14 +18,8 @@ use crate::lab::guest::describe;
 use crate::lab::kernel_log::complaints;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] = &[
-    first_light::SCENARIOS,
-    versions::SCENARIOS,
-    balloon::SCENARIOS,
-    sockets::SCENARIOS,
-    LSVMBUS,
-    reboot::SCENARIOS,
-];
+pub(super) const SCENARIOS: &[&[Scenario]] =
+    &[first_light::SCENARIOS, versions::SCENARIOS, balloon::SCENARIOS, sockets::SCENARIOS, LSVMBUS, reboot::SCENARIOS];
 
 /// Kinds of violations that Linux commits as a matter of course; see `ViolationKind::LINUX` of the simulated host.
 const LINUX: &[&str] = &["ReleasedWithGpadls", "GpadlStale", "AfterUnload"];

@@ -102,7 +102,7 @@ fn echo(scene: &mut Scene<'_>) -> Result<String> {
     let report = scene.control()?.call(Call::Report { offer })?;
     let of_host = |name: &str| report.get(name).and_then(serde_json::Value::as_u64);
     ensure!((of_host("packets"), of_host("sent")) == (Some(PACKETS), Some(PACKETS)), "the host says {report}");
-    scene.vmbusctl(&["unbind", &instance], 0)?;
+    // Not unbound before: what was open once has Linux 6.12 call its UIO driver when it is rescinded, bound or not.
     scene.control()?.rescind(offer)?;
     scene.control()?.wait_state(offer, "gone", super::KERNEL)?;
     let released = scene.control()?.released(relid)?;
