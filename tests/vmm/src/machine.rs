@@ -198,8 +198,21 @@ fn interrupt(line: &Line) {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Settings, run};
-    use crate::exits::NoBus;
+    use anyhow::Result;
+
+    use super::{Host, Settings, run};
+    use crate::exits::{Hyperv, NoBus};
+    use crate::kvm::Vm;
+
+    impl Host for NoBus {
+        fn hyperv(&self) -> Arc<dyn Hyperv> {
+            Arc::new(*self)
+        }
+
+        fn restart(&self, _vm: &Vm) -> Result<()> {
+            Ok(())
+        }
+    }
 
     fn refuse(change: impl FnOnce(&mut Settings)) -> String {
         let mut settings = Settings {
@@ -208,11 +221,13 @@ mod tests {
             append: String::new(),
             memory_mib: 64,
             processors: 1,
+            timers: true,
+            restarts: false,
             console: "/none/console".into(),
             agent: "/none/agent".to_owned(),
         };
         change(&mut settings);
-        format!("{:#}", run(&settings, |_| Ok(Arc::new(NoBus))).unwrap_err())
+        format!("{:#}", run(&settings, |_| Ok(NoBus)).unwrap_err())
     }
 
     #[test]

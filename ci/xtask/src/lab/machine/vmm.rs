@@ -53,6 +53,9 @@ fn guest(plan: &Plan<'_>) -> Vec<String> {
     if shape.restarts {
         arguments.extend(["--on-reset", "restart"].map(str::to_owned));
     }
+    if !shape.timers {
+        arguments.push("--no-timers".to_owned());
+    }
     if !shape.settings.is_empty() {
         arguments.extend(["--host".to_owned(), shape.settings.to_owned()]);
     }

@@ -1,23 +1,32 @@
-//! How a guest leaves its host: `vmm-reboot`.
+//! How a guest leaves its host: `vmm-reboot`, `vmm-unload`.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::versions::BOOT;
+use super::versions::{self, BOOT};
 use super::{LINUX, balloon};
-use crate::lab::control_wire::Device;
+use crate::lab::control_wire::{Call, Device, HostSettings};
 use crate::lab::host::Host;
 use crate::lab::kernel::Kernel;
 use crate::lab::machine::Shape;
 
-pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
-    kernels: &[Kernel::V6_12, Kernel::Sid],
-    own_boot: true,
-    shape: Shape { restarts: true, ..Shape::of(Host::Vmm) },
-    tolerates: LINUX,
-    ..vmm("vmm-reboot", "rebooted with open channels, and after a panic, the guest finds its host again", again)
-}];
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        kernels: &[Kernel::V6_12, Kernel::Sid],
+        own_boot: true,
+        shape: Shape { restarts: true, ..Shape::of(Host::Vmm) },
+        tolerates: LINUX,
+        ..vmm("vmm-reboot", "rebooted with open channels, and after a panic, the guest finds its host again", again)
+    },
+    Scenario {
+        kernels: &[Kernel::V6_12, Kernel::Sid],
+        own_boot: true,
+        shape: Shape { timers: false, ..Shape::of(Host::Vmm) },
+        tolerates: LINUX,
+        ..vmm("vmm-unload", "hv_vmbus is unloaded and loaded again, also at other versions", unload)
+    },
+];
 
 /// What the host counts of guests that leave.
 const LEAVING: [&str; 4] = ["contacts", "unloads", "left_open", "left_gpadls"];
@@ -55,4 +64,20 @@ fn counts(scene: &mut Scene<'_>) -> Result<Vec<u64>> {
     let counters = scene.control()?.counters()?;
     let count = |name: &&str| counters.get(*name).and_then(Value::as_u64);
     LEAVING.iter().map(|name| count(name).with_context(|| format!("no counter {name}"))).collect()
+}
+
+/// The modules of the bus are unloaded and loaded again, as nobody does but who develops them.
+fn unload(scene: &mut Scene<'_>) -> Result<()> {
+    for version in ["5.3", "4.1", "3.0"] {
+        let before = counts(scene)?;
+        scene.guest.shell("rmmod uio_hv_generic uio hv_vmbus")?;
+        let after = counts(scene)?;
+        ensure!(after.get(1) == before.get(1).map(|unloads| unloads + 1).as_ref(), "UNLOAD: {before:?}, {after:?}");
+        let settings = HostSettings { versions: Some(vec![version.to_owned()]), ..HostSettings::default() };
+        scene.control()?.call(Call::Configure(settings))?;
+        scene.guest.load_modules()?;
+        let text = versions::echo(scene).with_context(|| format!("loaded again at {version}"))?;
+        scene.say(format!("unloaded by UNLOAD and loaded again at {version}: {text}"));
+    }
+    Ok(())
 }

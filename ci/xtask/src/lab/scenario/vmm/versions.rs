@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::super::{Scenario, Scene, vmm};
-use super::{LINUX, balloon, sockets};
+use super::{balloon, sockets};
 use crate::lab::control_wire::{Call, Device, HostSettings};
 use crate::lab::host::Host;
 use crate::lab::kernel::Kernel;
@@ -19,7 +19,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         bare: true,
         own_boot: true,
         shape: Shape { restarts: true, ..Shape::of(Host::Vmm) },
-        tolerates: LINUX,
         ..vmm("vmm-versions", "the kernel connects at 5.3 to 3.0, and all its drivers work at each", each)
     },
 ];
@@ -87,7 +86,7 @@ fn deviations(before: &[String], after: &[String]) -> String {
 }
 
 /// An echo device comes, is bound, gives back a thousand packets by our driver, and is taken away; what to tell.
-fn echo(scene: &mut Scene<'_>) -> Result<String> {
+pub(super) fn echo(scene: &mut Scene<'_>) -> Result<String> {
     // A monitor id, since kernels before 6.10 take no other channel.
     let device = Device { kind: "echo".to_owned(), number: 77, monitored: true, ..Device::default() };
     let offer = scene.control()?.offer(device)?;
