@@ -184,6 +184,15 @@ impl<M: Memory> Simulation<M> {
         self.host.heard(sequence);
     }
 
+    /// The guest is gone, and what is under way with it. Another may come; see [`Host::guest_gone`].
+    pub fn guest_gone(&mut self) {
+        self.host.guest_gone();
+        self.ready.clear();
+        self.outward.forget();
+        self.inward.forget();
+        self.note("the guest is gone");
+    }
+
     fn act(&mut self, act: Act) {
         let now = self.host.now();
         let trace = &mut self.trace;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use vmbus::message::{Message, Version};
@@ -37,7 +37,12 @@ pub struct Bus {
     memory: BusMemory,
     control: Control<BusMemory>,
     server: Server,
+    wake: Arc<Wake>,
+    restarts: Sender<Restart>,
 }
+
+/// A machine in which the guest starts anew, and who waits until the bus has changed over to it.
+type Restart = (Box<dyn Wires>, Sender<Result<()>>);
 
 impl Bus {
     /// Starts the host for a guest with that memory and so many processors.
@@ -53,13 +58,14 @@ impl Bus {
     ) -> Result<Self> {
         let shared = Arc::new(Shared::new(processors));
         listen(&shared, &config);
-        let mut front = None;
+        let (mut front, (restarts, restarted)) = (None, bounded(1));
+        let wires: Box<dyn Wires> = Box::new(wires);
         let (server, control) = Server::behind(config, settings, |wake| {
             let (made, posted) = Front::new(memory.clone(), Arc::clone(&shared), Arc::clone(wake));
-            front = Some(Arc::new(made));
+            front = Some((Arc::new(made), Arc::clone(wake)));
             let synic = Synic::new(memory.clone(), Arc::clone(&shared), wires);
             let failed = |error: rustix::io::Errno| Error::System { what: "create an epoll", error: error.into() };
-            let signals = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+            let signals = watch().map_err(failed)?;
             Ok(BusDoor {
                 memory: memory.clone(),
                 shared: Arc::clone(&shared),
@@ -70,11 +76,25 @@ impl Bus {
                 events: BTreeMap::new(),
                 connections: BTreeSet::new(),
                 seen: None,
+                restarted,
             })
         })
         .context("start the bus")?;
-        let front = front.context("the bus has no front")?;
-        Ok(Self { front, shared, memory: memory.clone(), control, server })
+        let (front, wake) = front.context("the bus has no front")?;
+        Ok(Self { front, shared, memory: memory.clone(), control, server, wake, restarts })
+    }
+
+    /// The guest is gone, and another will start in the machine of these wires. The host keeps its offers, its counters
+    /// and what it has been told to be like. No processor may be running.
+    ///
+    /// # Errors
+    /// There are no descriptors, or the host has ended.
+    pub fn restart(&self, wires: impl Wires + 'static) -> Result<()> {
+        let (answer, answered) = bounded(1);
+        let restart: Restart = (Box::new(wires), answer);
+        self.restarts.send(restart).ok().context("the host has ended")?;
+        self.wake.wake();
+        answered.recv().context("the host has ended")?
     }
 
     /// Where the processors bring hypercalls and register writes.
@@ -107,6 +127,10 @@ impl Bus {
     }
 }
 
+fn watch() -> rustix::io::Result<OwnedFd> {
+    epoll::create(epoll::CreateFlags::CLOEXEC)
+}
+
 /// Lets guests post where a host of these versions listens.
 fn listen(shared: &Shared, config: &Config) {
     let any = |new: bool| config.versions.iter().any(|version| (*version >= Version::V5_0) == new);
@@ -116,11 +140,11 @@ fn listen(shared: &Shared, config: &Config) {
 }
 
 /// The door between the host's thread and a guest in a machine.
-struct BusDoor<W> {
+struct BusDoor {
     memory: BusMemory,
     shared: Arc<Shared>,
     processors: u32,
-    synic: Synic<W>,
+    synic: Synic<Box<dyn Wires>>,
     posted: Receiver<Message>,
     /// Watches the eventfds of all connections.
     signals: OwnedFd,
@@ -131,9 +155,25 @@ struct BusDoor<W> {
     connections: BTreeSet<u32>,
     /// The host's offers and so on when the connections were looked at last.
     seen: Option<[u64; 4]>,
+    restarted: Receiver<Restart>,
 }
 
-impl<W: Wires> BusDoor<W> {
+impl BusDoor {
+    /// Forgets the guest, and changes over to another machine.
+    fn restart(&mut self, simulation: &mut Simulation<BusMemory>, wires: Box<dyn Wires>) -> Result<()> {
+        simulation.guest_gone();
+        while self.posted.try_recv().is_ok() {
+            self.shared.stats.posted.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.shared.forget();
+        self.synic = Synic::new(self.memory.clone(), Arc::clone(&self.shared), wires);
+        self.connections.clear();
+        self.events.clear();
+        self.seen = None;
+        self.signals = watch().context("create an epoll")?;
+        Ok(())
+    }
+
     /// Lets the guest signal and post to what there is.
     fn follow(&mut self, simulation: &mut Simulation<BusMemory>) {
         let host = simulation.host();
@@ -195,7 +235,7 @@ impl<W: Wires> BusDoor<W> {
     }
 }
 
-impl<W: Wires> Door for BusDoor<W> {
+impl Door for BusDoor {
     type Memory = BusMemory;
 
     fn memory(&self) -> BusMemory {
@@ -213,6 +253,10 @@ impl<W: Wires> Door for BusDoor<W> {
     }
 
     fn take(&mut self, simulation: &mut Simulation<BusMemory>) -> Result<(), Error> {
+        if let Ok((wires, answer)) = self.restarted.try_recv() {
+            // Who asked waits for this.
+            let _ = answer.send(self.restart(simulation, wires));
+        }
         self.take_signals(simulation);
         if simulation.host().has_monitored() {
             simulation.poll_monitor();

@@ -5,15 +5,18 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use vmbus_vmm::bus::Bus;
 use vmbus_vmm::bus_memory::BusMemory;
 use vmbus_vmm::control::wire::HostSettings;
-use vmbus_vmm::control::{self, Host, Serving};
+use vmbus_vmm::control::{self, Serving};
 use vmbus_vmm::ending::Ending;
-use vmbus_vmm::machine::{self, Parts, Settings};
+use vmbus_vmm::exits::Hyperv;
+use vmbus_vmm::kvm::Vm;
+use vmbus_vmm::machine::{self, Host, Parts, Settings};
 use vmbus_vmm::wires::VmWires;
 
 /// Boots a Linux guest on KVM, with the simulated host as its VMBus.
@@ -49,9 +52,34 @@ struct Arguments {
     /// Where requests to the host are served: a character device, or `unix:PATH` to listen there
     #[arg(long, value_name = "PATH")]
     control: Option<String>,
+    /// What a reset does; the host stays as it is
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = OnReset::End)]
+    on_reset: OnReset,
     /// What the host is like
     #[arg(long, value_name = "JSON")]
     host: Option<String>,
+}
+
+/// What a reset does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnReset {
+    /// Ends the machine.
+    End,
+    /// Boots the guest anew.
+    Restart,
+}
+
+/// The bus as the machine has it.
+struct Started(Arc<Bus>);
+
+impl Host for Started {
+    fn hyperv(&self) -> Arc<dyn Hyperv> {
+        self.0.hyperv()
+    }
+
+    fn restart(&self, vm: &Vm) -> Result<()> {
+        self.0.restart(VmWires::new(vm.clone()))
+    }
 }
 
 fn main() -> ExitCode {
@@ -73,16 +101,17 @@ fn run(arguments: &Arguments) -> Result<Ending> {
         timers: !arguments.no_timers,
         console: arguments.console.clone(),
         agent: arguments.agent.clone(),
+        restarts: arguments.on_reset == OnReset::Restart,
     };
     let host = arguments.host.as_deref().map_or_else(|| Ok(HostSettings::default()), serde_json::from_str);
     let host = host.context("--host is no JSON of the host's settings")?;
     let mut bus = None;
     let ending = machine::run(&settings, |parts| {
-        let started = bus.insert(start_bus(&host, parts)?);
+        let started = Arc::clone(bus.insert(Arc::new(start_bus(&host, parts)?)));
         if let Some(path) = &arguments.control {
-            Serving::start(path, Host::new(started, parts.processors, parts.ender.clone()))?;
+            Serving::start(path, control::Host::new(&started, parts.processors, parts.ender.clone()))?;
         }
-        Ok(started.hyperv())
+        Ok(Started(started))
     });
     // The host ends before the guest's memory goes.
     drop(bus);

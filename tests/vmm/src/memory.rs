@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::MemfdFlags;
+use rustix::fs::{FallocateFlags, MemfdFlags};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
 use crate::layout::MEMORY_AT_MOST;
@@ -51,6 +51,15 @@ impl GuestRam {
         &self.mapped
     }
 
+    /// Makes it all zero again. No guest may be running in it.
+    ///
+    /// # Errors
+    /// The system can't take pages back.
+    pub fn clear(&self) -> Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.file, hole, 0, self.bytes).context("clear the guest's memory")
+    }
+
     /// Size in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -76,6 +85,9 @@ mod tests {
         ram.file().write_all_at(&[7], ram.bytes() - 1).unwrap();
         assert_eq!(ram.mapped().read_obj::<u8>(GuestAddress(ram.bytes() - 1)).unwrap(), 7);
         assert!(ram.mapped().read_obj::<u8>(GuestAddress(ram.bytes())).is_err());
+        ram.clear().unwrap();
+        assert_eq!(ram.mapped().read_obj::<u32>(GuestAddress(0x2000)).unwrap(), 0);
+        assert_eq!(ram.file().metadata().unwrap().len(), ram.bytes());
     }
 
     #[test]

@@ -83,6 +83,16 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Forgets what a guest that is no more has set up and left under way.
+    pub(crate) fn forget(&self) {
+        self.registers.reset();
+        self.signalled.take(|_| {});
+        self.connections.take(|_| {});
+        self.stats.waiting.store(0, Ordering::SeqCst);
+    }
+}
+
 /// A set of connection ids.
 #[derive(Debug)]
 pub struct Bits(Vec<AtomicU64>);

@@ -1,6 +1,7 @@
 //! A processor's thread: runs the guest from exit to exit, and takes each to the device that it is for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::devices::clock::{CLOCK_PORT, CLOCK_PORTS, Clock};
 use crate::devices::power::{POWER_PORTS, Power};
@@ -73,9 +74,9 @@ impl Devices {
     }
 }
 
-/// Runs the processor until the machine ends; the process exits under it.
-pub fn run(mut vcpu: Vcpu, devices: &Devices) {
-    loop {
+/// Runs the processor until the machine ends, or a signal comes after `stop` was set.
+pub fn run(mut vcpu: Vcpu, devices: &Devices, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
         let step = step(&mut vcpu, devices);
         if let Err(ending) = step {
             devices.ender.end(ending);

@@ -26,6 +26,20 @@ pub trait Wires: Send {
     fn assign(&mut self, connection: u32, event: &OwnedFd) -> Result<()>;
 }
 
+impl Wires for Box<dyn Wires> {
+    fn interrupt(&mut self, vp: u32, sint: u8) -> Result<()> {
+        (**self).interrupt(vp, sint)
+    }
+
+    fn ended(&self, vp: u32, sint: u8) -> Option<BorrowedFd<'_>> {
+        (**self).ended(vp, sint)
+    }
+
+    fn assign(&mut self, connection: u32, event: &OwnedFd) -> Result<()> {
+        (**self).assign(connection, event)
+    }
+}
+
 /// The wires of a machine on KVM.
 #[derive(Debug)]
 pub struct VmWires {

@@ -206,6 +206,29 @@ impl Guest {
         self.agent.resent()
     }
 
+    /// Has the guest's kernel do something that resets the machine, such as `reboot -f`, and waits until the guest is up
+    /// again. The machine must be one that starts its guest anew.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub(crate) fn reset(&mut self, how: &str, timeout: Duration) -> Result<()> {
+        let before = self.boot_id()?;
+        // The agent answers before its kernel goes.
+        self.spawn(&["sh", "-c", &format!("usleep 200000; {how}")])?;
+        self.jobs.clear();
+        let hello = self.agent.greet(timeout).with_context(|| format!("after `{how}`"))?;
+        if self.boot_id()? == before {
+            bail!("`{how}` did not reset the guest");
+        }
+        self.hello = hello;
+        Ok(())
+    }
+
+    /// What the kernel made up when it started.
+    fn boot_id(&mut self) -> Result<String> {
+        Ok(self.read_at("/proc/sys/kernel/random/boot_id", 0)?.text)
+    }
+
     /// Powers the guest off and waits until its machine has ended; false if it had to be killed.
     ///
     /// # Errors

@@ -186,6 +186,8 @@ fn play_in(
     let result = (scenario.play)(&mut scene);
     outcome.steps = std::mem::take(&mut scene.steps);
     outcome.figures = std::mem::take(&mut scene.figures);
+    // A guest that was reset has a log that begins anew.
+    let log_start = scene.log_start;
     let result = result.and_then(|()| verdict::obeyed(guest, scenario.tolerates));
     let result = match result {
         Err(error) => Err(stop_or(error)?),

@@ -64,6 +64,12 @@ impl<T: Faulty> Faults<T> {
         self.delayed.len() + self.shuffled.len()
     }
 
+    /// Forgets what is kept back.
+    pub(crate) fn forget(&mut self) {
+        self.delayed.clear();
+        self.shuffled.clear();
+    }
+
     /// When something kept back is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let delayed = self.delayed.keys().next().map(|(due, _)| *due);

@@ -94,6 +94,33 @@ fn old_and_new_hosts_listen_on_their_own_connections() {
 }
 
 #[test]
+fn a_guest_that_starts_anew_finds_its_host_as_it_was() {
+    let (mut guest, offers) = Guest::connected(config(), Version::V5_3);
+    for &offer in &offers {
+        let mut open = guest.open(offer);
+        assert_eq!(guest.echo(&mut open, b"12345678"), b"12345678");
+    }
+    // Under way to a guest that does not listen any more.
+    let control = guest.bus.control().clone();
+    for number in 10..20 {
+        control.offer(DeviceSpec::echo(number)).unwrap();
+    }
+    let mut guest = guest.restarted();
+    guest.connect(Version::V4_1);
+    let offers = guest.offers();
+    assert_eq!(offers.len(), 12);
+    for offer in offers {
+        let mut open = guest.open(offer);
+        assert_eq!(guest.echo(&mut open, b"87654321"), b"87654321");
+    }
+    let counters = control.counters().unwrap();
+    assert_eq!((counters.contacts, counters.unloads, counters.left_open, counters.opens), (2, 0, 2, 14));
+    let stats = &guest.bus.shared().stats;
+    assert_eq!((stats.waiting.load(Ordering::Relaxed), stats.lost.load(Ordering::Relaxed)), (0, 0));
+    assert!(control.violations().unwrap().is_empty());
+}
+
+#[test]
 fn many_offers_go_through_one_slot() {
     let devices = (0..200).map(DeviceSpec::echo);
     let (guest, offers) = Guest::connected(devices.fold(Config::seeded(2), Config::with_device), Version::V5_3);

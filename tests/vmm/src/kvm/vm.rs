@@ -42,9 +42,11 @@ pub struct SintInterrupt {
 
 /// A line of the I/O APIC. Not an irqfd: KVM raises those from a kernel thread, which on a machine with one processor
 /// comes after whatever runs now, and that is often the guest that waits for the interrupt.
+///
+/// It outlives the machine: clones are one line, which [`Self::rewire`] takes to another.
 #[derive(Debug, Clone)]
 pub struct Line {
-    vm: Vm,
+    vm: Arc<Mutex<Vm>>,
     line: u32,
 }
 
@@ -54,8 +56,14 @@ impl Line {
     /// # Errors
     /// KVM does not know the line.
     pub fn pulse(&self) -> Result<()> {
-        let set = |level| self.vm.0.fd.set_irq_line(self.line, level);
+        let vm = self.vm.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = |level| vm.0.fd.set_irq_line(self.line, level);
         set(true).and_then(|()| set(false)).with_context(|| format!("interrupt line {}", self.line))
+    }
+
+    /// From now on it is a line of another machine.
+    pub fn rewire(&self, vm: &Vm) {
+        *self.vm.lock().unwrap_or_else(PoisonError::into_inner) = vm.clone();
     }
 }
 
@@ -119,7 +127,7 @@ impl Vm {
     /// Line `line` of the I/O APIC, for a device that interrupts by edges.
     #[must_use]
     pub fn line(&self, line: u32) -> Line {
-        Line { vm: self.clone(), line }
+        Line { vm: Arc::new(Mutex::new(self.clone())), line }
     }
 
     /// Makes an interrupt at SINT `sint` of processor `vcpu`. The processor must exist.

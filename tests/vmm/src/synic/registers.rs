@@ -30,6 +30,13 @@ impl Registers {
         Self { processors: (0..processors).map(|_| Processor::default()).collect() }
     }
 
+    /// All off again.
+    pub(crate) fn reset(&self) {
+        for Processor { control, events, messages } in &self.processors {
+            [control, events, messages].iter().for_each(|register| register.store(0, Ordering::SeqCst));
+        }
+    }
+
     /// Takes note of a register write. A page that is newly enabled is cleared, as the hypervisor's own would be: KVM
     /// leaves that to us, and what was there before must not be taken for a message.
     pub(crate) fn write(&self, vp: u32, synic: exits::Synic, memory: &BusMemory) {

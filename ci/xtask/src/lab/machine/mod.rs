@@ -41,6 +41,10 @@ pub(crate) struct Shape {
     pub(crate) memory_mib: u64,
     /// What the VMM's host is like from the start, as JSON of its `HostSettings`; empty for what it is by itself.
     pub(crate) settings: &'static str,
+    /// A reset starts the guest anew, with its host as it was; otherwise it ends the machine. The VMM only.
+    pub(crate) restarts: bool,
+    /// It has Hyper-V's timers, without which a guest lives on when it unloads `hv_vmbus`.
+    pub(crate) timers: bool,
 }
 
 impl Shape {
@@ -50,7 +54,7 @@ impl Shape {
             Host::Qemu => 2,
             Host::Vmm => 1,
         };
-        Self { processors, memory_mib: 512, settings: "" }
+        Self { processors, memory_mib: 512, settings: "", restarts: false, timers: true }
     }
 }
 

@@ -50,6 +50,12 @@ fn guest(plan: &Plan<'_>) -> Vec<String> {
     let (processors, memory) = (shape.processors.to_string(), shape.memory_mib.to_string());
     let mut arguments = vec!["--append".to_owned(), plan.occupant.append()];
     arguments.extend(["--memory".to_owned(), memory, "--cpus".to_owned(), processors]);
+    if shape.restarts {
+        arguments.extend(["--on-reset", "restart"].map(str::to_owned));
+    }
+    if !shape.timers {
+        arguments.push("--no-timers".to_owned());
+    }
     if !shape.settings.is_empty() {
         arguments.extend(["--host".to_owned(), shape.settings.to_owned()]);
     }

@@ -17,7 +17,7 @@ use vm_memory::GuestMemoryMmap;
 
 use self::output::Output;
 use self::ports::{Control, Ports};
-use self::transport::{Asked, Registers};
+use self::transport::{Asked, Registers, STATUS};
 use crate::endpoint::Endpoint;
 use crate::exits::Mmio;
 
@@ -82,6 +82,13 @@ impl VirtioConsole {
     /// A thread can't be started.
     pub fn connect(&self, endpoint: Endpoint) -> Result<()> {
         threads::start(&self.shared, endpoint)
+    }
+}
+
+impl VirtioConsole {
+    /// As the machine's reset leaves it: nothing of the guest's memory is touched before a driver comes.
+    pub fn reset(&self) {
+        self.write(STATUS, &[0; 4]);
     }
 }
 

@@ -11,6 +11,8 @@ const VENDOR: u32 = 0x5355_4256;
 /// Descriptors of a queue at most.
 const QUEUE_SIZE: u16 = 256;
 
+/// The register by which the driver says how far it is; zero resets the device.
+pub(super) const STATUS: u64 = 0x070;
 const STATUS_FEATURES_OK: u32 = 8;
 /// The device is gone wrong, and the driver must reset it.
 const STATUS_NEEDS_RESET: u32 = 0x40;
@@ -83,7 +85,7 @@ impl Registers {
             0x034 => queue.map_or(0, |queue| queue.max_size().into()),
             0x044 => queue.is_some_and(QueueT::ready).into(),
             0x060 => self.interrupts,
-            0x070 => self.status,
+            STATUS => self.status,
             // Configuration: columns and rows, number of ports.
             0x104 => self.ports,
             _ => 0,
@@ -99,7 +101,7 @@ impl Registers {
             0x030 => self.selected_queue = value,
             0x050 => return Asked::Notify(value),
             0x064 => self.interrupts &= !value,
-            0x070 => return self.set_status(value),
+            STATUS => return self.set_status(value),
             0x038..0x050 | 0x080..0x0a8 => self.set_queue(offset, value),
             _ => log::debug!(target: "vmbus::vmm", "virtio register {offset:#x}: {value:#x} ignored"),
         }
