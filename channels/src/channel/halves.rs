@@ -13,7 +13,8 @@ use crate::dispatch::Half;
 use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker, here};
 
 /// The half of a [`Channel`](crate::Channel) that receives. Dropping it does what [`close`](Self::close) does, without
-/// waiting; what the host sends from then on is read by nobody.
+/// waiting; what the host sends from then on is read by nobody. Behind a rescind it delivers what is left, as a
+/// [`Channel`](crate::Channel) does.
 #[derive(Debug)]
 pub struct Receiver {
     // Fields go in this order, as those of a whole channel.

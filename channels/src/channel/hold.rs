@@ -64,6 +64,8 @@ pub(crate) struct Hold {
     sender_waker: OnceLock<Waker>,
     /// One of two halves is gone.
     half_left: AtomicBool,
+    /// The rings may be taken away at any time: nothing that is read there counts any more.
+    torn: AtomicBool,
     /// A signal has opened the masks of all rings of the device.
     unmasked: AtomicBool,
     /// Last: the line is gone when the executor hears of it.
@@ -91,8 +93,8 @@ impl Hold {
         let (bells, waker) = (Arc::new(Bells::new()?), Waker::new()?);
         let release = Release { channel: offer.id, queue };
         let (device, reason, sender_waker) = (offer.device(), OnceLock::new(), OnceLock::new());
-        let [half_left, unmasked] = [(); 2].map(|()| AtomicBool::new(false));
-        Ok(Self { offer, device, reason, line, way, bells, waker, sender_waker, half_left, unmasked, release })
+        let [half_left, torn, unmasked] = [(); 3].map(|()| AtomicBool::new(false));
+        Ok(Self { offer, device, reason, line, way, bells, waker, sender_waker, half_left, torn, unmasked, release })
     }
 
     pub(crate) fn id(&self) -> ChannelId {
@@ -175,6 +177,10 @@ impl Hold {
     pub(crate) fn end(&self, reason: Reason) -> bool {
         // Before the line is marked, which users see as well: they must find the reason there, and not guess.
         let first = self.reason.set(reason).is_ok();
+        if reason != Reason::Rescinded {
+            // Also behind a rescind: with the bus's end its memory goes, and this comes before.
+            self.torn.store(true, Ordering::SeqCst);
+        }
         if matches!(reason, Reason::Rescinded | Reason::Ended) {
             self.line.rescind();
         }
@@ -195,6 +201,13 @@ impl Hold {
     /// Whether the channel has ended: a load or two.
     pub(crate) fn has_ended(&self) -> bool {
         self.reason.get().is_some() || self.line.is_rescinded()
+    }
+
+    /// Whether what the host had sent before it took the channel back can still be read.
+    pub(super) fn is_drainable(&self) -> bool {
+        matches!(self.reason.get(), Some(Reason::Rescinded))
+            && self.line.keeps_rings()
+            && !self.torn.load(Ordering::SeqCst)
     }
 
     /// An error if the channel has ended. Asks no one.

@@ -43,7 +43,12 @@ pub type OutgoingBatch<'a> = WriteBatch<'a, Ring>;
 /// two threads, [`split`](Self::split) it.
 ///
 /// Once a method has returned an error that is rescinded ([`Error::is_rescinded`]) or [`Error::Corrupt`], all others
-/// return the same; close the channel. Dropping it does what [`close`](Self::close) does, without waiting.
+/// return the same; close the channel. But what the host had sent before it took the channel back may still be read where
+/// the rings are the guest's own (a link without a kernel): [`receive`](Self::receive) delivers it, in order and checked as
+/// ever, and [`wait`](Self::wait) and [`arm`](Self::arm) say that it is there; the error comes when nothing is left, and
+/// from then on. Where a kernel frees the rings, nothing is delivered after a rescind.
+///
+/// Dropping it does what [`close`](Self::close) does, without waiting.
 #[derive(Debug)]
 pub struct Channel {
     // Fields go in this order: users of the rings, and with them the mappings; the reference; what keeps the link.
@@ -175,8 +180,8 @@ impl Channel {
     ///
     /// # Errors
     /// What `each` returns, which ends the batch; that packet counts as received. Converted from [`Error`]: the device
-    /// is gone, which comes before any other error and also ends a batch of packets that were read as it went; the
-    /// ring is corrupt.
+    /// is gone, which comes before any other error; the ring is corrupt. A batch that was read as the device went is
+    /// nothing to go by when this is an error.
     pub fn receive<E: From<Error>>(
         &mut self,
         budget: usize,
@@ -189,7 +194,7 @@ impl Channel {
     /// when there are packets already; a wake comes before packets.
     ///
     /// # Errors
-    /// The device is gone; a system call failed.
+    /// The device is gone, and nothing is left to be received; a system call failed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
         self.incoming.wait(self.transmitter.owner(), timeout)
     }

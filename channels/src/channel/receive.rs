@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmbus::memory::Ring;
-use vmbus_ringbuf::Reader;
+use vmbus_ringbuf::{Corrupt, Memory as _, Reader, SMALLEST_PACKET_BYTES};
 
 use super::IncomingPacket;
 use super::hold::Hold;
@@ -31,6 +31,9 @@ pub(super) struct Incoming {
     masked: bool,
     /// How long a wait goes on looking before it sleeps.
     busy_poll: Duration,
+    /// Packets that may still be read at most, once the host has taken the channel back: as many as were there at most, so
+    /// that a host which goes on writing is not listened to for ever.
+    rest: Option<usize>,
     pub(super) sleeper: Sleeper,
 }
 
@@ -39,7 +42,7 @@ impl Incoming {
         let corrupt = |source| Error::Corrupt { device: hold.device().to_owned(), source };
         let reader = Reader::new(incoming).map_err(corrupt)?;
         let sleeper = Sleeper::ready(Half::Receiver, hold)?;
-        Ok(Self { reader, masked: false, busy_poll: Duration::ZERO, sleeper })
+        Ok(Self { reader, masked: false, busy_poll: Duration::ZERO, rest: None, sleeper })
     }
 
     pub(super) fn set_busy_poll(&mut self, busy_poll: Duration) {
@@ -52,7 +55,8 @@ impl Incoming {
         budget: usize,
         mut each: impl FnMut(&IncomingPacket<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
-        hold.alive()?;
+        let over = hold.has_ended();
+        let budget = if over { self.rest(hold)?.min(budget) } else { budget };
         self.mask();
         let mut packets = 0;
         let mut batch = self.reader.batch();
@@ -72,8 +76,9 @@ impl Incoming {
             }
         };
         let signal = batch.finish();
-        // Whatever was seen, it may have been zeroes.
-        hold.alive()?;
+        if hold.has_ended() {
+            return self.received_behind_end(hold, over, packets, budget, outcome);
+        }
         let signalled = hold.signal(signal);
         self.mask_again(hold);
         signalled?;
@@ -100,9 +105,9 @@ impl Incoming {
             match self.sleeper.sleep(hold, left)? {
                 // Acknowledged. Perhaps another channel's, perhaps one that we saw without it: look.
                 Sleep::Event => {}
+                // The end wakes, too.
+                Sleep::Woken if hold.has_ended() => {}
                 Sleep::Woken => {
-                    // The end wakes, too.
-                    hold.alive()?;
                     hold.waker(self.sleeper.half()).clear();
                     return Ok(Wake::Woken);
                 }
@@ -157,8 +162,55 @@ impl Incoming {
         self.masked = false;
         let arrived = self.reader.unmask();
         // Behind the look: a ring that was taken back may look like one with packets.
-        hold.alive()?;
-        Ok(arrived)
+        if hold.has_ended() { self.is_left(hold) } else { Ok(arrived) }
+    }
+
+    /// How many packets may still be read of a channel that is over.
+    ///
+    /// # Errors
+    /// Why it is over: nothing is left, or nothing can be left.
+    fn rest(&mut self, hold: &Hold) -> Result<usize, Error> {
+        let whole = self.reader.memory().data_bytes() / SMALLEST_PACKET_BYTES;
+        let rest = *self.rest.get_or_insert(usize::try_from(whole).unwrap_or(usize::MAX));
+        if rest == 0 || !hold.is_drainable() {
+            hold.check()?;
+        }
+        Ok(rest)
+    }
+
+    /// Whether packets are left of a channel that is over: always, or it is the error.
+    #[cold]
+    fn is_left(&mut self, hold: &Hold) -> Result<bool, Error> {
+        self.rest(hold)?;
+        if self.reader.is_empty().unwrap_or(true) {
+            self.rest = Some(0);
+            hold.check()?;
+        }
+        Ok(true)
+    }
+
+    /// What comes of packets of a channel that was `over` before, or is so since.
+    #[cold]
+    fn received_behind_end<E: From<Error>>(
+        &mut self,
+        hold: &Hold,
+        over: bool,
+        packets: usize,
+        budget: usize,
+        outcome: Result<Result<(), E>, Corrupt>,
+    ) -> Result<usize, E> {
+        // Whatever was seen, it may have been zeroes.
+        let rest = self.rest(hold)?;
+        self.rest = Some(match &outcome {
+            // The rescind is the error then, as it is when nothing is left.
+            Err(_) => 0,
+            Ok(Ok(())) if over && packets < budget => 0,
+            Ok(_) => rest.saturating_sub(packets),
+        });
+        match outcome {
+            Ok(Ok(())) if over && packets == 0 && budget != 0 => hold.check().map(|()| 0).map_err(E::from),
+            outcome => outcome.map_err(|corrupt| E::from(hold.corrupt(corrupt)))?.map(|()| packets),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod buffers;
 mod direct;
+mod drain;
 mod end;
 mod gate;
 mod halves;

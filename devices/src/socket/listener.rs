@@ -19,7 +19,7 @@ const BACKLOG: usize = 128;
 /// free, and who waited to be accepted is reset.
 ///
 /// On a bus the host offers each connection, which is taken at once and then waits here. What comes while as many wait
-/// as may is left to the host, which takes it back after 30 seconds.
+/// as may is closed at once, which its peer takes for a reset.
 #[derive(Debug)]
 pub struct VmListener {
     shared: Arc<Shared>,
@@ -81,7 +81,7 @@ impl VmListener {
                 Ok((VmStream::of_kernel(socket), peer))
             }
             Way::Bus(endpoint, _) => {
-                let connection = endpoint.accept(if waits { None } else { Some(Instant::now()) })?;
+                let connection = endpoint.accept(if waits { None } else { Some(Instant::now()) })?.accepted();
                 let peer = connection.peer();
                 Ok((VmStream::of_bus(connection), peer))
             }

@@ -306,8 +306,8 @@ impl OfOneBus {
             let local = VmSocketAddr::of_service(CID_ANY, listener.name());
             let peer = VmSocketAddr::of_service(CID_HOST, offer.instance);
             match me.open(offer.id, Ends { family: me.family, local, peer }) {
-                // Not wanted any more: its drop closes it.
-                Ok(connection) => drop(listener.deliver(connection)),
+                // Not wanted any more: its drop closes it, and the host hears of it.
+                Ok(connection) => drop(listener.deliver(connection.waiting())),
                 Err(error) => {
                     log::debug!(target: "vmbus::socket", "a connection to {local} did not come about: {error}")
                 }

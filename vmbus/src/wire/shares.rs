@@ -30,11 +30,10 @@ struct Shared {
     mappings: Vec<Weak<Mapping>>,
 }
 
-/// The rings of a channel, and the mapping behind both.
+/// The rings of a channel.
 pub(super) struct Rings {
     pub(super) outgoing: Ring,
     pub(super) incoming: Ring,
-    pub(super) mapping: Arc<Mapping>,
 }
 
 impl Shares {
@@ -80,7 +79,7 @@ impl Shares {
         }
         shared.mappings.retain(|mapping| mapping.strong_count() > 0);
         shared.mappings.push(Arc::downgrade(&mapping));
-        Ok(Rings { outgoing, incoming, mapping })
+        Ok(Rings { outgoing, incoming })
     }
 
     /// Maps a buffer, or finds it mapped.

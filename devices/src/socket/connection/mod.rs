@@ -35,6 +35,8 @@ const PEER_ENDED: u32 = 1 << 3;
 const RESET_TOLD: u32 = 1 << 4;
 /// Somebody needs the sides' locks for a moment.
 const MAKE_WAY: u32 = 1 << 5;
+/// It waits to be accepted.
+const UNACCEPTED: u32 = 1 << 6;
 
 /// What clones of a stream share. Dropping the last says the end, and leaves the rest to who lingers.
 pub(super) struct Connection {
@@ -106,6 +108,17 @@ impl Connection {
     /// Keeps the local end's name from others until the connection is over.
     pub(super) fn keep(&self, name: LocalName) {
         *lock(&self.name) = Some(name);
+    }
+
+    /// From now on nobody has it until it is [`accepted`](Self::accepted): its drop is a reset, at once.
+    pub(super) fn waiting(self) -> Self {
+        self.set(UNACCEPTED);
+        self
+    }
+
+    pub(super) fn accepted(self) -> Self {
+        self.flags.fetch_and(!UNACCEPTED, Ordering::SeqCst);
+        self
     }
 
     pub(super) fn family(&self) -> Family {
@@ -328,14 +341,13 @@ impl Connection {
         self.told(error)
     }
 
-    /// The reset, if nobody was told of it.
+    /// The reset, if nobody was told of it. What came before it is read first, the peer's end perhaps among it; and whoever
+    /// is reading now will be told.
     pub(super) fn take_error(&self) -> Option<io::Error> {
-        let ended = match (self.inbound.try_lock(), self.outbound.try_lock()) {
-            (Ok(inbound), _) => inbound.receiver().is_some_and(vmbus_channels::Receiver::is_rescinded),
-            (_, Ok(outbound)) => outbound.sender().is_some_and(vmbus_channels::Sender::is_rescinded),
-            _ => false,
-        };
-        (ended && !self.is(PEER_ENDED) && self.set(RESET_TOLD)).then(|| io::ErrorKind::ConnectionReset.into())
+        let mut inbound = self.inbound.try_lock().ok()?;
+        let over = inbound.receiver().is_some_and(vmbus_channels::Receiver::is_rescinded);
+        let reset = over && !self.is(PEER_ENDED) && inbound.arm().is_err();
+        (reset && self.set(RESET_TOLD)).then(|| io::ErrorKind::ConnectionReset.into())
     }
 
     /// Makes the descriptor show what is true now, if anybody watches it.
@@ -376,6 +388,10 @@ impl AsFd for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if self.is(UNACCEPTED) {
+            // Both halves close it now.
+            return;
+        }
         let inbound = self.inbound.get_mut().unwrap_or_else(PoisonError::into_inner);
         let outbound = self.outbound.get_mut().unwrap_or_else(PoisonError::into_inner);
         outbound.end();
