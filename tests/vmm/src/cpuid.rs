@@ -11,16 +11,18 @@ const HYPERVISOR_END: u32 = 0x4fff_ffff;
 const FEATURES: u32 = 0x4000_0003;
 /// Its EBX bit of the calls from 0x8001 on. KVM passes those on to us, who have none of them.
 const EXTENDED_CALLS: u32 = 1 << 20;
+/// Its EAX bit of the synthetic timers.
+const TIMERS: u32 = 1 << 3;
 /// What `Microsoft Hv` is in three registers. KVM calls itself otherwise, and Linux looks for this.
 const SIGNATURE: [&[u8; 4]; 3] = [b"Micr", b"osof", b"t Hv"];
 /// Leaves that tell a processor its place among others. Without them each is a package of its own.
 const TOPOLOGY: [u32; 4] = [0xb, 0x1f, 0x8000_001e, 0x8000_0026];
 
-/// The leaves of processor `index`, from those of any processor and those of Hyper-V.
+/// The leaves of processor `index`, from those of any processor and those of Hyper-V, whose timers it has or has not.
 ///
 /// # Errors
 /// They are more than KVM takes, or Hyper-V's lack something without which the guest has no VMBus.
-pub fn leaves(supported: &CpuId, hyperv: &CpuId, index: u32) -> Result<CpuId> {
+pub fn leaves(supported: &CpuId, hyperv: &CpuId, index: u32, timers: bool) -> Result<CpuId> {
     let mut leaves = Vec::new();
     for entry in supported.as_slice() {
         let mut entry = *entry;
@@ -35,7 +37,10 @@ pub fn leaves(supported: &CpuId, hyperv: &CpuId, index: u32) -> Result<CpuId> {
         let mut entry = *entry;
         match entry.function {
             HYPERVISOR => [entry.ebx, entry.ecx, entry.edx] = SIGNATURE.map(|part| u32::from_le_bytes(*part)),
-            FEATURES => entry.ebx &= !EXTENDED_CALLS,
+            FEATURES => {
+                entry.ebx &= !EXTENDED_CALLS;
+                entry.eax &= if timers { u32::MAX } else { !TIMERS };
+            }
             _ => {}
         }
         leaves.push(entry);
@@ -105,7 +110,7 @@ mod tests {
     #[test]
     fn hyperv_takes_the_place_of_kvm() {
         let kvm = [entry(0x4000_0000, [0x4000_0001, 9, 9, 9]), entry(0x4000_0001, [9; 4]), entry(0xb, [9; 4])];
-        let made = leaves(&CpuId::from_entries(&kvm).unwrap(), &hyperv(0xff), 1).unwrap();
+        let made = leaves(&CpuId::from_entries(&kvm).unwrap(), &hyperv(0xff), 1, true).unwrap();
         let words = b"Microsoft Hv".chunks(4).map(|part| u32::from_le_bytes(part.try_into().unwrap()));
         assert_eq!(registers(&made, 0x4000_0000).unwrap()[1..], words.collect::<Vec<_>>());
         assert_eq!(registers(&made, 0x4000_0000).unwrap()[0], 0x4000_000a);
@@ -116,7 +121,8 @@ mod tests {
     #[test]
     fn each_processor_is_a_package_of_its_own() {
         let entries = [entry(1, [7, 0xff10_0800, 0, u32::MAX]), entry(0x8000_0008, [0x3028, 5, 0x7007, 6])];
-        let made = leaves(&CpuId::from_entries(&entries).unwrap(), &hyperv(0xff), 1).unwrap();
+        let made = leaves(&CpuId::from_entries(&entries).unwrap(), &hyperv(0xff), 1, false).unwrap();
+        assert_eq!(registers(&made, 0x4000_0003).unwrap()[0], 0xf7);
         assert_eq!(registers(&made, 1), Some([7, 0x0101_0800, 1 << 31, !(1 << 28)]));
         assert_eq!(registers(&made, 0x8000_0008), Some([0x3028, 5, 0, 6]));
     }
@@ -124,7 +130,7 @@ mod tests {
     #[test]
     fn what_the_bus_needs_and_kvm_lacks_is_named() {
         let none = CpuId::from_entries(&[]).unwrap();
-        assert!(leaves(&none, &none, 0).unwrap_err().to_string().contains("no Hyper-V"));
-        assert!(leaves(&none, &hyperv(0xff & !4), 0).unwrap_err().to_string().contains("the SynIC"));
+        assert!(leaves(&none, &none, 0, true).unwrap_err().to_string().contains("no Hyper-V"));
+        assert!(leaves(&none, &hyperv(0xff & !4), 0, true).unwrap_err().to_string().contains("the SynIC"));
     }
 }

@@ -35,6 +35,9 @@ pub struct Settings {
     pub memory_mib: u64,
     /// Number of processors.
     pub processors: u32,
+    /// Whether it has Hyper-V's timers. When Linux unloads hv_vmbus it stops them for good, if they interrupt without the
+    /// SynIC as KVM's do, and stands still; without them it uses those of its processors.
+    pub timers: bool,
     /// Where the serial console's output goes.
     pub console: PathBuf,
     /// The agent's far end, as [`Endpoint::open`] takes it.
@@ -66,7 +69,7 @@ pub fn run(settings: &Settings, bus: impl FnOnce(&Parts) -> Result<Arc<dyn Hyper
     acpi::write(&ram, settings.processors)?;
 
     let vm = Vm::new(ram)?;
-    let vcpus = processors(&vm, settings.processors)?;
+    let vcpus = processors(&vm, settings.processors, settings.timers)?;
     if let Some(first) = vcpus.first() {
         let (special, general) = boot::first_processor(vm.ram(), loaded, first.special_registers()?)?;
         first.set_registers(&special, &general)?;
@@ -91,11 +94,11 @@ pub fn run(settings: &Settings, bus: impl FnOnce(&Parts) -> Result<Arc<dyn Hyper
     Ok(ending)
 }
 
-fn processors(vm: &Vm, count: u32) -> Result<Vec<Vcpu>> {
+fn processors(vm: &Vm, count: u32, timers: bool) -> Result<Vec<Vcpu>> {
     let supported = vm.supported_leaves()?;
     let vcpus = (0..count).map(|index| vm.add_vcpu(index)).collect::<Result<Vec<_>>>()?;
     for vcpu in &vcpus {
-        vcpu.set_cpuid(&cpuid::leaves(&supported, &vcpu.hyperv_leaves()?, vcpu.index())?)?;
+        vcpu.set_cpuid(&cpuid::leaves(&supported, &vcpu.hyperv_leaves()?, vcpu.index(), timers)?)?;
     }
     Ok(vcpus)
 }

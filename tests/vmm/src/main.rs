@@ -37,6 +37,9 @@ struct Arguments {
     /// Processors of the guest
     #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
+    /// Without Hyper-V's timers, so that the guest lives on when it unloads hv_vmbus
+    #[arg(long)]
+    no_timers: bool,
     /// Where the serial console's output goes: a file or character device
     #[arg(long, value_name = "PATH")]
     console: PathBuf,
@@ -67,6 +70,7 @@ fn run(arguments: &Arguments) -> Result<Ending> {
         append: arguments.append.clone(),
         memory_mib: arguments.memory,
         processors: arguments.cpus,
+        timers: !arguments.no_timers,
         console: arguments.console.clone(),
         agent: arguments.agent.clone(),
     };
