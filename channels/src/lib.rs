@@ -56,8 +56,8 @@ mod subscription;
 mod waker;
 
 pub use buffer::Buffer;
-pub use bus::{Counters, OpenOptions, Settings, Vmbus};
-pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Wake};
+pub use bus::{Counters, OpenOptions, Placement, Settings, Vmbus};
+pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Receiver, Sender, Wake};
 pub use dispatch::{Handler, Notifier};
 pub use error::Error;
 pub use id::ChannelId;

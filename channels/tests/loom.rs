@@ -6,6 +6,8 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "models/loom_halves.rs"]
+mod halves;
 #[path = "models/loom_queue.rs"]
 mod queue;
 #[path = "models/loom_relid.rs"]

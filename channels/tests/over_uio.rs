@@ -136,6 +136,40 @@ fn the_end_of_the_bus_wakes_who_sleeps_on_a_device() {
     }
 }
 
+/// Two halves that sleep on one device hear of its removal, and of the bus's end; the device is released when both have
+/// gone.
+#[test]
+fn two_halves_hear_of_the_end() {
+    for unbinds in [true, false] {
+        let fake = Fake::new().with_fifo();
+        let (vmbus, _subscription) = start(&fake);
+        let offer = vmbus.find(fake.device().instance).unwrap();
+        let channel = vmbus.open(offer.id, OpenOptions::default()).unwrap();
+        let (mut receiver, mut sender) = channel.split().unwrap();
+        let full = |id: &u64| sender.try_send(OutgoingPacket::in_band(*id), &[&[0; 64]]).is_err();
+        let next = (0..).find(full).unwrap();
+        thread::scope(|scope| {
+            let receiving = scope.spawn(|| receiver.wait(PATIENCE).map(drop));
+            let sending = scope.spawn(|| sender.send(OutgoingPacket::in_band(next), &[&[0; 64]], PATIENCE));
+            if unbinds {
+                fake.unbind()
+            } else {
+                vmbus.shutdown().unwrap()
+            }
+            for ended in [receiving.join().unwrap(), sending.join().unwrap()] {
+                let error = ended.unwrap_err();
+                assert!(if unbinds { error.is_rescinded() } else { matches!(error, Error::Ended) }, "{error}");
+            }
+        });
+        sender.close().unwrap();
+        if unbinds {
+            assert_eq!(vmbus.counters().unwrap().control.released, 0);
+            receiver.close().unwrap();
+            counted(&vmbus, |counters| counters.control.released == 1 && counters.channels == 0);
+        }
+    }
+}
+
 #[test]
 fn suspended_channels_end_and_come_back_under_another_name() {
     let fake = Fake::new().with_fifo();

@@ -9,6 +9,10 @@
 //!     balloon: driver (one thread) --- state (pure) --- wire (formats)
 //!                 |           |
 //!              channel     pages (pinned) and report (/proc/meminfo)
+//!
+//!     socket: streams and listeners --- connections over channels, or the kernel's AF_VSOCK
+//!                 |
+//!             endpoints (names, who waits for what)
 //! ```
 //!
 //! Each driver is a state machine without I/O, formats without state, and a thin loop that joins them. What this
@@ -54,10 +58,28 @@
 //! registry.shutdown()
 //! # }
 //! ```
+//!
+//! An application that only wants bytes moved uses a [`socket`], the same way on every family:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::Shutdown;
+//! use vmbus_devices::socket::VmStream;
+//!
+//! // Elsewhere: VmStream::connect("2:5000"), or VmStream::connect(Sockets::hvsock(&vmbus, Default::default()).at(addr)).
+//! let (mut one, mut other) = VmStream::pair()?;
+//! one.write_all(b"hello")?;
+//! one.shutdown(Shutdown::Write)?;
+//! let mut said = String::new();
+//! other.read_to_string(&mut said)?;
+//! assert_eq!(said, "hello");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod balloon;
 mod error;
 pub mod registry;
+pub mod socket;
 
 pub use error::Error;

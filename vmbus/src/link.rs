@@ -193,6 +193,13 @@ impl Line {
         }
     }
 
+    /// Whether the rings outlive the channel: what the host has put there can be read after a rescind, until the bus ends.
+    /// Where a kernel frees them, they are zeroes by then.
+    #[must_use]
+    pub fn keeps_rings(&self) -> bool {
+        matches!(self, Self::Wire(_))
+    }
+
     /// The descriptor that becomes readable with an interrupt, where the channel (or its device) has one of its own.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {

@@ -5,7 +5,7 @@ mod settings;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-pub use settings::{Counters, OpenOptions, Settings};
+pub use settings::{Counters, OpenOptions, Placement, Settings};
 
 use uuid::Uuid;
 use vmbus::class::Class;
@@ -126,8 +126,8 @@ impl Vmbus {
     /// [`Error::Gone`], rescinded ([`Error::is_rescinded`]), [`Error::State`] when it is open already,
     /// [`Error::Host`], [`Error::Silent`], [`Error::Memory`], [`Error::Argument`]; as [`offers`](Self::offers).
     pub fn open(&self, channel: ChannelId, options: OpenOptions) -> Result<Channel, Error> {
-        let command = Command::Open(channel, options.into());
-        let opened = self.inner.queue.ask("open", |to| Event::Command(command, Reply::Channel(to)))?;
+        let (placement, command) = (options.placement, Command::Open(channel, options.into()));
+        let opened = self.inner.queue.ask("open", |to| Event::Command(command, Reply::Channel(to, placement)))?;
         Ok(opened.keeping(self.clone()))
     }
 
@@ -222,7 +222,7 @@ impl Vmbus {
 
 impl From<OpenOptions> for OpenSettings {
     fn from(options: OpenOptions) -> Self {
-        let OpenOptions { outgoing_bytes, incoming_bytes, processor, user_defined } = options;
+        let OpenOptions { outgoing_bytes, incoming_bytes, processor, user_defined, placement: _ } = options;
         Self { outgoing_bytes, incoming_bytes, processor, user_defined }
     }
 }

@@ -32,16 +32,37 @@ pub struct OpenOptions {
     pub outgoing_bytes: u32,
     /// From host to guest: control page and data, in bytes, whole pages.
     pub incoming_bytes: u32,
-    /// Where the host's interrupts go.
+    /// Where the host's interrupts go: a processor that has a dispatcher.
     pub processor: u32,
+    /// Whether a processor of the channel's own is tried first.
+    pub placement: Placement,
     /// Of the device's class.
     pub user_defined: UserDefined,
 }
 
+/// On which kind of processor a channel is to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// On one with a dispatcher, beside others.
+    #[default]
+    Shared,
+    /// On one of its own without a dispatcher, if one is free ([`dispatch::Settings::direct`]); otherwise shared. Whoever
+    /// waits for the channel sleeps on the interrupt itself, which saves a wake-up. Such a channel can't be moved. Not for
+    /// channels whose packets go to a handler.
+    Direct,
+}
+
 impl Default for OpenOptions {
-    /// 64 KiB in each direction, processor 0.
+    /// 64 KiB in each direction, processor 0, shared.
     fn default() -> Self {
-        Self { outgoing_bytes: 65536, incoming_bytes: 65536, processor: 0, user_defined: [0; USER_DEFINED_BYTES] }
+        Self {
+            outgoing_bytes: 65536,
+            incoming_bytes: 65536,
+            processor: 0,
+            placement: Placement::default(),
+            user_defined: [0; USER_DEFINED_BYTES],
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use vmbus_ringbuf::{OutgoingPacket, WriteError};
 use super::OutgoingBatch;
 use super::hold::Hold;
 use super::transmit::Transmitter;
-use crate::dispatch::{Attention, Ending, Entry, Handler, Progress, Serve, Served};
+use crate::dispatch::{Attention, Ending, Entry, Half, Handler, Progress, Serve, Served};
 use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker, here};
 
 /// An open channel whose incoming packets go to a [`Handler`]. This handle sends, and closes. Dropping it does what
@@ -57,7 +57,7 @@ impl Dispatched {
     /// Something that ends a [`send`](Self::send) from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.transmitter.owner().waker().clone()
+        self.transmitter.owner().waker(Half::Sender).clone()
     }
 
     /// As [`Channel::send`](crate::Channel::send), but that a wake is heard by one call.
@@ -77,7 +77,7 @@ impl Dispatched {
         let outcome = self.transmitter.send(packet, payload, timeout);
         if matches!(outcome, Err(Error::Woken { .. })) {
             // No `wait` comes that would take note of it.
-            self.transmitter.owner().waker().clear();
+            self.transmitter.owner().waker(Half::Sender).clear();
         }
         outcome
     }
@@ -145,7 +145,7 @@ pub(crate) fn entry(incoming: Ring, hold: Arc<Hold>, handler: impl Handler + 'st
 
 impl<H: Handler> Serve for Turns<H> {
     fn event(&mut self) -> Attention {
-        self.hold.maybe_room();
+        self.hold.bells().maybe_room();
         self.served.event()
     }
 

@@ -1,17 +1,13 @@
 //! What all users of an open channel share. Its `Arc` is the channel's one reference count, from open to close.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use vmbus::link::Line;
-use vmbus_ringbuf::Corrupt;
+use vmbus_ringbuf::{Corrupt, Signal};
 
 use crate::control::Input;
-use crate::dispatch::{self, Notifier};
+use crate::dispatch::{self, Bells, Direct, Half};
 use crate::executor::{Event, Queue};
 use crate::{ChannelId, Error, Offer, Waker};
 
@@ -41,15 +37,15 @@ impl Reason {
     }
 }
 
-/// Why a sleep ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sleep {
-    /// Something happened, and it was taken note of: look.
-    Event,
-    /// The waker was used, or the channel has ended.
-    Woken,
-    /// The time is over.
-    TimedOut,
+/// How users hear of interrupts.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// A dispatcher listens, and raises the bells.
+    Told,
+    /// By the descriptor of the line, which the channel has for itself.
+    Alone,
+    /// By the interrupts of a processor, which the channel has for itself.
+    Direct(Direct),
 }
 
 /// What the users of an open channel share: handles, buffers, and a dispatcher's entry with a handler. When the last
@@ -60,12 +56,18 @@ pub(crate) struct Hold {
     device: String,
     reason: OnceLock<Reason>,
     line: Line,
-    /// Whether a dispatcher listens to the line and raises `notifier`.
-    told: bool,
-    notifier: Notifier,
+    way: Way,
+    /// Shared with a dispatcher that raises them, who has no part in the channel's life.
+    bells: Arc<Bells>,
     waker: Waker,
-    /// Whether a sender sleeps until there is room.
-    wants_room: AtomicBool,
+    /// The sending half's, once there are halves.
+    sender_waker: OnceLock<Waker>,
+    /// One of two halves is gone.
+    half_left: AtomicBool,
+    /// The rings may be taken away at any time: nothing that is read there counts any more.
+    torn: AtomicBool,
+    /// A signal has opened the masks of all rings of the device.
+    unmasked: AtomicBool,
     /// Last: the line is gone when the executor hears of it.
     release: Release,
 }
@@ -86,14 +88,13 @@ impl Drop for Release {
 }
 
 impl Hold {
-    /// `told`: a dispatcher listens to the line, even if that has a descriptor.
-    pub(crate) fn new(offer: Arc<Offer>, line: Line, told: bool, queue: Option<Queue>) -> Result<Self, Error> {
+    pub(crate) fn new(offer: Arc<Offer>, line: Line, way: Way, queue: Option<Queue>) -> Result<Self, Error> {
         // What can fail comes first: once there is a `Release`, its drop speaks.
-        let (notifier, waker) = (Notifier::new()?, Waker::new()?);
+        let (bells, waker) = (Arc::new(Bells::new()?), Waker::new()?);
         let release = Release { channel: offer.id, queue };
-        let told = told || line.descriptor().is_none();
-        let (device, reason, wants_room) = (offer.device(), OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { offer, device, reason, line, told, notifier, waker, wants_room, release })
+        let (device, reason, sender_waker) = (offer.device(), OnceLock::new(), OnceLock::new());
+        let [half_left, torn, unmasked] = [(); 3].map(|()| AtomicBool::new(false));
+        Ok(Self { offer, device, reason, line, way, bells, waker, sender_waker, half_left, torn, unmasked, release })
     }
 
     pub(crate) fn id(&self) -> ChannelId {
@@ -112,12 +113,36 @@ impl Hold {
         &self.line
     }
 
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
+    pub(crate) fn way(&self) -> &Way {
+        &self.way
     }
 
-    pub(crate) fn notifier(&self) -> &Notifier {
-        &self.notifier
+    pub(crate) fn bells(&self) -> &Arc<Bells> {
+        &self.bells
+    }
+
+    /// What ends the waits of this half; of a channel that is whole, any.
+    pub(crate) fn waker(&self, half: Half) -> &Waker {
+        match half {
+            Half::Receiver => &self.waker,
+            Half::Sender => self.sender_waker.get().unwrap_or(&self.waker),
+        }
+    }
+
+    /// From now on there are two users who may sleep at the same time.
+    pub(super) fn split(&self) -> Result<(), Error> {
+        let _ = self.sender_waker.set(Waker::new()?);
+        self.bells.split()?;
+        if self.has_ended() {
+            // Whoever ended it may have found no second half to wake.
+            self.wake_all();
+        }
+        Ok(())
+    }
+
+    /// One half goes. Whether the other had gone before.
+    pub(super) fn leave(&self) -> bool {
+        self.half_left.swap(true, Ordering::AcqRel)
     }
 
     pub(crate) fn queue(&self) -> Option<&Queue> {
@@ -126,26 +151,63 @@ impl Hold {
 
     /// Whether users hear of interrupts from a dispatcher, rather than by a descriptor of the line.
     pub(crate) fn is_told(&self) -> bool {
-        self.told
+        matches!(self.way, Way::Told)
+    }
+
+    /// Signals the host if that is due.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        if signal.is_needed() {
+            self.line.signal().map_err(|error| self.named(error))?;
+            if self.line.unmasks() {
+                self.unmasked.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a signal has opened the masks since this was last asked. A hint: a mask that is open costs interrupts.
+    pub(super) fn take_unmasked(&self) -> bool {
+        self.unmasked.load(Ordering::Relaxed) && {
+            self.unmasked.store(false, Ordering::Relaxed);
+            true
+        }
     }
 
     /// Ends the channel for all its users, and wakes them. The first reason is the one they hear; whether this was it.
     pub(crate) fn end(&self, reason: Reason) -> bool {
         // Before the line is marked, which users see as well: they must find the reason there, and not guess.
         let first = self.reason.set(reason).is_ok();
+        if reason != Reason::Rescinded {
+            // Also behind a rescind: with the bus's end its memory goes, and this comes before.
+            self.torn.store(true, Ordering::SeqCst);
+        }
         if matches!(reason, Reason::Rescinded | Reason::Ended) {
             self.line.rescind();
         }
         if first {
-            self.notifier.raise();
-            self.waker.interrupt();
+            self.wake_all();
         }
         first
+    }
+
+    fn wake_all(&self) {
+        self.bells.ring_all();
+        self.waker.interrupt();
+        if let Some(waker) = self.sender_waker.get() {
+            waker.interrupt();
+        }
     }
 
     /// Whether the channel has ended: a load or two.
     pub(crate) fn has_ended(&self) -> bool {
         self.reason.get().is_some() || self.line.is_rescinded()
+    }
+
+    /// Whether what the host had sent before it took the channel back can still be read.
+    pub(super) fn is_drainable(&self) -> bool {
+        matches!(self.reason.get(), Some(Reason::Rescinded))
+            && self.line.keeps_rings()
+            && !self.torn.load(Ordering::SeqCst)
     }
 
     /// An error if the channel has ended. Asks no one.
@@ -159,6 +221,19 @@ impl Hold {
             Some(reason) => Err(self.error(reason)),
             None => self.line.check().map_err(|error| self.named(error)),
         }
+    }
+
+    /// What a ring full of nonsense means: a device that is gone leaves zeroes behind, which are no sin of the host's.
+    pub(super) fn corrupt(&self, source: Corrupt) -> Error {
+        match self.check() {
+            Ok(()) => Error::Corrupt { device: self.device.clone(), source },
+            Err(error) => error,
+        }
+    }
+
+    /// The error of who finds the device gone.
+    pub(super) fn gone(&self) -> Error {
+        self.named(vmbus::Error::Rescinded { device: self.device.clone() })
     }
 
     /// What users are told.
@@ -184,60 +259,6 @@ impl Hold {
             (vmbus::Error::Rescinded { .. }, Some(reason)) => self.error(reason),
             (vmbus::Error::Rescinded { .. }, None) => vmbus::Error::Rescinded { device: self.device.clone() }.into(),
             (error, _) => error.into(),
-        }
-    }
-
-    /// What becomes readable when there is something.
-    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
-        let line = if self.told { None } else { self.line.descriptor() };
-        line.unwrap_or_else(|| self.notifier.as_fd())
-    }
-
-    /// Takes note of what has happened so far.
-    pub(super) fn acknowledge(&self) -> Result<(), Error> {
-        if self.told {
-            // Also when it is not raised: its descriptor may be readable once more than that.
-            self.notifier.clear();
-            return Ok(());
-        }
-        self.line.acknowledge().map(|_| ()).map_err(|error| self.named(error))
-    }
-
-    /// Sleeps until something happens, which is taken note of, the waker is used or the channel ends, or for so long.
-    pub(super) fn sleep(&self, timeout: Option<Duration>) -> Result<Sleep, Error> {
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let descriptor = PollFd::from_borrowed_fd(self.descriptor(), PollFlags::IN);
-        let mut waited = [descriptor, PollFd::new(&self.waker, PollFlags::IN)];
-        match poll(&mut waited, timeout.as_ref()) {
-            Ok(0) => return Ok(Sleep::TimedOut),
-            // The caller looks at the clock and comes again.
-            Err(Errno::INTR) => return Ok(Sleep::Event),
-            Ok(_) => {}
-            Err(error) => return Err(vmbus::Error::io("wait for", &self.device, error).into()),
-        }
-        let [descriptor, waker] = &waited;
-        let ready = descriptor.revents();
-        if ready.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
-            // Nothing undoes these bits of a device's node, and they come before any event count.
-            self.line.rescind();
-            return Err(self.named(vmbus::Error::Rescinded { device: self.device.clone() }));
-        }
-        if !ready.is_empty() {
-            self.acknowledge()?;
-            return Ok(Sleep::Event);
-        }
-        Ok(if waker.revents().is_empty() { Sleep::TimedOut } else { Sleep::Woken })
-    }
-
-    /// Says that a sender sleeps until there is room, or no longer. Before the host is asked for it.
-    pub(super) fn want_room(&self, wanted: bool) {
-        self.wants_room.store(wanted, Ordering::SeqCst);
-    }
-
-    /// Wakes the sender that sleeps until there is room, from a dispatcher that is told of any event.
-    pub(super) fn maybe_room(&self) {
-        if self.wants_room.load(Ordering::SeqCst) {
-            self.notifier.raise();
         }
     }
 }

@@ -16,11 +16,13 @@ pub(super) struct Owner {
     hold: Arc<Hold>,
     /// What the drop says.
     closes: bool,
+    /// One of two shares, the last of which closes.
+    half: bool,
 }
 
 impl Owner {
     pub(super) fn new(hold: Arc<Hold>) -> Self {
-        Self { hold, closes: true }
+        Self { hold, closes: true, half: false }
     }
 
     /// A share for another user.
@@ -28,14 +30,27 @@ impl Owner {
         Arc::clone(&self.hold)
     }
 
+    /// Makes two shares of one; the channel is closed when both have gone.
+    pub(super) fn halve(&mut self) -> Self {
+        self.half = true;
+        Self { hold: Arc::clone(&self.hold), closes: self.closes, half: true }
+    }
+
     /// Closes the channel for everybody, and waits until the host has let go of its memory. Rings and whatever else
     /// reaches that must be gone on this side.
     ///
     /// # Errors
     /// [`Error::InUse`] when others are left for as long as a host may take; [`Error::Silent`]; [`Error::Callback`],
-    /// without waiting. It is closed all the same.
+    /// without waiting. It is closed all the same. Of two halves, the first goes without any of this.
     pub(super) fn close(mut self) -> Result<(), Error> {
         let Some(queue) = self.hold.queue().cloned() else { return Ok(()) };
+        if self.half {
+            if !self.hold.leave() {
+                self.closes = false;
+                return Ok(());
+            }
+            self.half = false;
+        }
         here::may_wait("close")?;
         self.closes = false;
         self.hold.end(Reason::Closed);
@@ -74,6 +89,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         // Whoever else ended it has seen to the rest.
         if self.closes
+            && (!self.half || self.hold.leave())
             && self.hold.end(Reason::Closed)
             && let Some(queue) = self.hold.queue()
         {

@@ -1,19 +1,21 @@
-//! Receiving, and the way to sleep: mask, drain, unmask, full fence, look again, sleep.
-//!
-//! Kernels before 6.12.53 (and others, see b15b7d2a1b09) set the mask after each interrupt and then count the event;
-//! later ones leave it to us. An interrupt is acknowledged *before* the ring is unmasked, and each count leads to
-//! another unmask, so a mask that the kernel set is always undone by the owner it woke.
+//! The incoming half of a channel: packets out of the ring, in place, and waiting for them without losing a wake-up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::hold::Sleep;
-use super::{Channel, IncomingPacket};
-use crate::Error;
+use vmbus::memory::Ring;
+use vmbus_ringbuf::{Corrupt, Memory as _, Reader, SMALLEST_PACKET_BYTES};
 
-/// Why [`Channel::wait`] ended.
+use super::IncomingPacket;
+use super::hold::Hold;
+use super::sleep::{Sleep, Sleeper};
+use crate::Error;
+use crate::dispatch::Half;
+
+/// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// There is something to [`receive`](Channel::receive) (or only a signal that is due, which `receive` sends).
+    /// There are packets, or there may be.
     Packets,
     /// A [`Waker`](crate::Waker) was used. There may be packets too.
     Woken,
@@ -21,27 +23,41 @@ pub enum Wake {
     TimedOut,
 }
 
-impl Channel {
-    /// Shows up to `budget` packets to `each`, in place, and gives their space back to the host, which is signalled if
-    /// it waits for room. Returns the number of packets; less than `budget` means that the ring was empty.
-    ///
-    /// The bytes of a packet are the host's: it may change them while they are read. Copy once, then check the copy.
-    /// Interrupts are masked from here until the next [`wait`](Self::wait) or [`arm`](Self::arm).
-    ///
-    /// # Errors
-    /// What `each` returns, which ends the batch; that packet counts as received. Converted from [`Error`]: the device
-    /// is gone, which comes before any other error and also ends a batch of packets that were read as it went; the
-    /// ring is corrupt.
-    pub fn receive<E: From<Error>>(
+/// The incoming half of a channel, without its share of it.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    reader: Reader<Ring>,
+    /// Whether we want no interrupts now. The kernel may have changed the ring's own mask since.
+    masked: bool,
+    /// How long a wait goes on looking before it sleeps.
+    busy_poll: Duration,
+    /// Packets that may still be read at most, once the host has taken the channel back: as many as were there at most, so
+    /// that a host which goes on writing is not listened to for ever.
+    rest: Option<usize>,
+    pub(super) sleeper: Sleeper,
+}
+
+impl Incoming {
+    pub(super) fn new(incoming: Ring, hold: &Arc<Hold>) -> Result<Self, Error> {
+        let corrupt = |source| Error::Corrupt { device: hold.device().to_owned(), source };
+        let reader = Reader::new(incoming).map_err(corrupt)?;
+        let sleeper = Sleeper::ready(Half::Receiver, hold)?;
+        Ok(Self { reader, masked: false, busy_poll: Duration::ZERO, rest: None, sleeper })
+    }
+
+    pub(super) fn set_busy_poll(&mut self, busy_poll: Duration) {
+        self.busy_poll = busy_poll;
+    }
+
+    pub(super) fn receive<E: From<Error>>(
         &mut self,
+        hold: &Hold,
         budget: usize,
         mut each: impl FnMut(&IncomingPacket<'_>) -> Result<(), E>,
     ) -> Result<usize, E> {
-        self.hold().alive()?;
-        if !self.masked {
-            self.masked = true;
-            self.reader.mask();
-        }
+        let over = hold.has_ended();
+        let budget = if over { self.rest(hold)?.min(budget) } else { budget };
+        self.mask();
         let mut packets = 0;
         let mut batch = self.reader.batch();
         let outcome = loop {
@@ -60,39 +76,39 @@ impl Channel {
             }
         };
         let signal = batch.finish();
-        // Whatever was seen, it may have been zeroes.
-        self.hold().alive()?;
-        let signalled = self.transmitter.signal(signal);
-        self.mask_again();
+        if hold.has_ended() {
+            return self.received_behind_end(hold, over, packets, budget, outcome);
+        }
+        let signalled = hold.signal(signal);
+        self.mask_again(hold);
         signalled?;
-        outcome.map_err(|corrupt| E::from(self.transmitter.corrupt(corrupt)))?.map(|()| packets)
+        outcome.map_err(|corrupt| E::from(hold.corrupt(corrupt)))?.map(|()| packets)
     }
 
-    /// Sleeps until there are packets, a [`Waker`](crate::Waker) is used, or the time is over; `None` is no limit. It
-    /// returns at once when there are packets already; a wake comes before packets.
-    ///
-    /// # Errors
-    /// The device is gone; a system call failed.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<Wake, Error> {
+    pub(super) fn wait(&mut self, hold: &Hold, timeout: Option<Duration>) -> Result<Wake, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        if !self.busy_poll.is_zero() {
+            self.poll_on(hold, deadline)?;
+        }
         loop {
-            let arrived = self.unmask()?;
+            let arrived = self.unmask(hold)?;
             // Before the packets: a host that never stops sending must not keep the waker from being heard.
-            if self.hold().waker().is_woken() {
-                self.hold().waker().clear();
+            let waker = hold.waker(self.sleeper.half());
+            if waker.is_woken() {
+                waker.clear();
                 return Ok(Wake::Woken);
             }
             if arrived {
                 return Ok(Wake::Packets);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            match self.hold().sleep(left)? {
+            match self.sleeper.sleep(hold, left)? {
                 // Acknowledged. Perhaps another channel's, perhaps one that we saw without it: look.
                 Sleep::Event => {}
+                // The end wakes, too.
+                Sleep::Woken if hold.has_ended() => {}
                 Sleep::Woken => {
-                    // The end wakes, too.
-                    self.hold().alive()?;
-                    self.hold().waker().clear();
+                    hold.waker(self.sleeper.half()).clear();
                     return Ok(Wake::Woken);
                 }
                 Sleep::TimedOut => return Ok(Wake::TimedOut),
@@ -100,25 +116,110 @@ impl Channel {
         }
     }
 
-    /// Gets ready for a sleep in somebody else's event loop: acknowledges interrupts, asks for new ones, and looks once
-    /// more. `true`: do not sleep, [`receive`](Self::receive) first. `false`: the descriptor ([`AsFd`]) becomes readable
-    /// when there is something.
-    ///
-    /// # Errors
-    /// As [`wait`](Self::wait).
-    ///
-    /// [`AsFd`]: std::os::fd::AsFd
-    pub fn arm(&mut self) -> Result<bool, Error> {
-        self.hold().acknowledge()?;
-        self.unmask()
+    pub(super) fn arm(&mut self, hold: &Hold) -> Result<bool, Error> {
+        self.sleeper.acknowledge(hold)?;
+        self.unmask(hold)
+    }
+
+    /// Looks for a while with the mask closed, so that the host need not interrupt; until there is something.
+    fn poll_on(&mut self, hold: &Hold, deadline: Option<Instant>) -> Result<(), Error> {
+        let start = Instant::now();
+        let until = start.checked_add(self.busy_poll).unwrap_or(start);
+        let until = deadline.map_or(until, |deadline| until.min(deadline));
+        self.mask();
+        let waker = hold.waker(self.sleeper.half());
+        loop {
+            // The clock costs more than the look.
+            for _ in 0..LOOKS {
+                let nothing = self.reader.is_empty().map_err(|source| hold.corrupt(source))?;
+                if !nothing || waker.is_woken() || hold.has_ended() {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
+            }
+            if Instant::now() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    fn mask(&mut self) {
+        if !self.masked {
+            self.masked = true;
+            self.reader.mask();
+        }
+    }
+
+    /// A signal by the 4-byte write opens the masks of all channels of the device.
+    pub(super) fn mask_again(&mut self, hold: &Hold) {
+        if self.masked && hold.take_unmasked() {
+            self.reader.mask();
+        }
     }
 
     /// Opens the mask, with a full fence behind it, and says whether something arrived until then.
-    fn unmask(&mut self) -> Result<bool, Error> {
+    fn unmask(&mut self, hold: &Hold) -> Result<bool, Error> {
         self.masked = false;
         let arrived = self.reader.unmask();
         // Behind the look: a ring that was taken back may look like one with packets.
-        self.hold().alive()?;
-        Ok(arrived)
+        if hold.has_ended() { self.is_left(hold) } else { Ok(arrived) }
+    }
+
+    /// How many packets may still be read of a channel that is over.
+    ///
+    /// # Errors
+    /// Why it is over: nothing is left, or nothing can be left.
+    fn rest(&mut self, hold: &Hold) -> Result<usize, Error> {
+        let whole = self.reader.memory().data_bytes() / SMALLEST_PACKET_BYTES;
+        let rest = *self.rest.get_or_insert(usize::try_from(whole).unwrap_or(usize::MAX));
+        if rest == 0 || !hold.is_drainable() {
+            hold.check()?;
+        }
+        Ok(rest)
+    }
+
+    /// Whether packets are left of a channel that is over: always, or it is the error.
+    #[cold]
+    fn is_left(&mut self, hold: &Hold) -> Result<bool, Error> {
+        self.rest(hold)?;
+        if self.reader.is_empty().unwrap_or(true) {
+            self.rest = Some(0);
+            hold.check()?;
+        }
+        Ok(true)
+    }
+
+    /// What comes of packets of a channel that was `over` before, or is so since.
+    #[cold]
+    fn received_behind_end<E: From<Error>>(
+        &mut self,
+        hold: &Hold,
+        over: bool,
+        packets: usize,
+        budget: usize,
+        outcome: Result<Result<(), E>, Corrupt>,
+    ) -> Result<usize, E> {
+        // Whatever was seen, it may have been zeroes.
+        let rest = self.rest(hold)?;
+        self.rest = Some(match &outcome {
+            // The rescind is the error then, as it is when nothing is left.
+            Err(_) => 0,
+            Ok(Ok(())) if over && packets < budget => 0,
+            Ok(_) => rest.saturating_sub(packets),
+        });
+        match outcome {
+            Ok(Ok(())) if over && packets == 0 && budget != 0 => hold.check().map(|()| 0).map_err(E::from),
+            outcome => outcome.map_err(|corrupt| E::from(hold.corrupt(corrupt)))?.map(|()| packets),
+        }
     }
 }
+
+impl Drop for Incoming {
+    /// Nobody will look: the other half may go on, and the host need not interrupt for what it sends here.
+    fn drop(&mut self) {
+        self.mask();
+    }
+}
+
+/// Looks into the ring between two at the clock.
+const LOOKS: u32 = 32;

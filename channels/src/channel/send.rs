@@ -25,7 +25,7 @@ impl Channel {
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
         let outcome = self.transmitter.send(packet, payload, timeout);
-        self.mask_again();
+        self.incoming.mask_again(self.transmitter.owner());
         outcome
     }
 
@@ -35,7 +35,7 @@ impl Channel {
     /// [`Error::Full`]; otherwise as [`send`](Self::send).
     pub fn try_send(&mut self, packet: OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error> {
         let outcome = self.transmitter.try_send(packet, payload);
-        self.mask_again();
+        self.incoming.mask_again(self.transmitter.owner());
         outcome
     }
 
@@ -49,7 +49,7 @@ impl Channel {
         fill: impl FnOnce(&mut OutgoingBatch<'_>) -> Result<T, WriteError>,
     ) -> Result<T, Error> {
         let outcome = self.transmitter.send_batch(fill);
-        self.mask_again();
+        self.incoming.mask_again(self.transmitter.owner());
         outcome
     }
 }

@@ -1,15 +1,18 @@
 //! The outgoing half of a channel: packets into the ring, signals, and waiting for room.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmbus::memory::Ring;
-use vmbus_ringbuf::{Corrupt, OutgoingPacket, Signal, WriteError, Writer};
+use vmbus_ringbuf::{OutgoingPacket, WriteError, Writer};
 
 use super::OutgoingBatch;
-use super::hold::{Hold, Sleep};
+use super::hold::Hold;
 use super::owner::Owner;
+use super::sleep::{Sleep, Sleeper};
 use crate::Error;
+use crate::dispatch::Half;
 
 /// How often a blocked sender looks by itself. A host that knows pending sends signals when there is room; one that does
 /// not (before Windows 8, or a feature bit that is ignored) never would.
@@ -19,8 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Transmitter {
     writer: Writer<Ring>,
-    /// Whether the host was signalled since the last time that somebody asked.
-    signalled: bool,
+    sleeper: Sleeper,
     /// Behind the ring: users, then mappings, then the reference.
     owner: Owner,
 }
@@ -30,7 +32,7 @@ impl Transmitter {
         let device = hold.device().to_owned();
         let owner = Owner::new(hold);
         let writer = Writer::new(outgoing).map_err(|source| Error::Corrupt { device, source })?;
-        Ok(Self { writer, signalled: false, owner })
+        Ok(Self { writer, sleeper: Sleeper::new(Half::Sender), owner })
     }
 
     pub(super) fn owner(&self) -> &Owner {
@@ -42,25 +44,35 @@ impl Transmitter {
         self.owner
     }
 
-    pub(super) fn take_signalled(&mut self) -> bool {
-        std::mem::take(&mut self.signalled)
+    /// Gets ready to sleep beside another half, and splits the share for that.
+    pub(super) fn split(&mut self) -> Result<Owner, Error> {
+        self.owner.split()?;
+        self.sleeper = Sleeper::ready(Half::Sender, &self.owner)?;
+        Ok(self.owner.halve())
     }
 
-    /// Signals the host if that is due.
-    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        if signal.is_needed() {
-            self.owner.line().signal().map_err(|error| self.owner.named(error))?;
-            self.signalled = true;
-        }
-        Ok(())
+    /// What becomes readable when there may be room that was asked for by [`arm`](Self::arm).
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.sleeper.descriptor(&self.owner)
     }
 
-    /// What a ring full of nonsense means: a device that is gone leaves zeroes behind, which are no sin of the host's.
-    pub(super) fn corrupt(&self, source: Corrupt) -> Error {
-        match self.owner.check() {
-            Ok(()) => Error::Corrupt { device: self.owner.device().to_owned(), source },
-            Err(error) => error,
+    /// Asks for a signal at `needed` bytes of room. `true`: they are there already.
+    pub(super) fn arm(&mut self, needed: u32) -> Result<bool, Error> {
+        self.sleeper.acknowledge(&self.owner)?;
+        self.owner.bells().want_room(true);
+        let room = self.writer.request_space(needed).map_err(|corrupt| self.owner.corrupt(corrupt));
+        self.owner.alive()?;
+        let room = room?;
+        if room {
+            self.owner.bells().want_room(false);
         }
+        Ok(room)
+    }
+
+    /// Takes the request for room back.
+    pub(super) fn disarm(&mut self) {
+        self.owner.bells().want_room(false);
+        self.writer.cancel_space_request();
     }
 
     pub(super) fn send(
@@ -74,7 +86,7 @@ impl Transmitter {
             outcome => return outcome,
         };
         let start = Instant::now();
-        self.owner.want_room(true);
+        self.owner.bells().want_room(true);
         let outcome = loop {
             if let Err(error) = self.wait_for_room(needed, start, timeout) {
                 break Err(error);
@@ -84,7 +96,7 @@ impl Transmitter {
                 outcome => break outcome,
             }
         };
-        self.owner.want_room(false);
+        self.owner.bells().want_room(false);
         if outcome.is_err() {
             self.writer.cancel_space_request();
         }
@@ -95,7 +107,7 @@ impl Transmitter {
         let written = self.writer.try_write(&packet, payload);
         // Behind the write: a ring that was taken back accepts anything, and a monitor bit never fails.
         self.owner.alive()?;
-        self.signal(written.map_err(|error| self.refused(error))?)
+        self.owner.signal(written.map_err(|error| self.refused(error))?)
     }
 
     pub(super) fn send_batch<T>(
@@ -111,13 +123,13 @@ impl Transmitter {
             }
         };
         self.owner.alive()?;
-        self.signal(signal)?;
+        self.owner.signal(signal)?;
         filled.map_err(|error| self.refused(error))
     }
 
     /// Asks the host for a signal at `needed` bytes of room, and sleeps until there may be some.
     fn wait_for_room(&mut self, needed: u32, start: Instant, timeout: Option<Duration>) -> Result<(), Error> {
-        if self.writer.request_space(needed).map_err(|corrupt| self.corrupt(corrupt))? {
+        if self.writer.request_space(needed).map_err(|corrupt| self.owner.corrupt(corrupt))? {
             return Ok(());
         }
         self.owner.alive()?;
@@ -128,7 +140,7 @@ impl Transmitter {
         }
         // The interrupt for room comes whatever the mask of the other ring. One for packets may end the sleep as well;
         // it is acknowledged here, and found again by the look into the ring that precedes each wait.
-        match self.owner.sleep(Some(left.min(LOOK_INTERVAL)))? {
+        match self.sleeper.sleep(&self.owner, Some(left.min(LOOK_INTERVAL)))? {
             Sleep::Woken => self.owner.alive().and_then(|()| Err(Error::Woken { device: device() })),
             Sleep::Event | Sleep::TimedOut => Ok(()),
         }
@@ -138,7 +150,7 @@ impl Transmitter {
         let device = || self.owner.device().to_owned();
         match error {
             WriteError::Full { needed, free } => Error::Full { device: device(), needed, free },
-            WriteError::Corrupt(corrupt) => self.corrupt(corrupt),
+            WriteError::Corrupt(corrupt) => self.owner.corrupt(corrupt),
             source => Error::Packet { device: device(), source },
         }
     }

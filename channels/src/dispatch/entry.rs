@@ -3,11 +3,12 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use vmbus::link::Line;
 
 use super::lines::Source;
-use super::{Ending, Notifier};
+use super::{Bells, Ending, Notifier};
 
 /// What an event asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,11 @@ impl Entry {
     #[must_use]
     pub fn notify(notifier: Notifier) -> Self {
         Self::serve(Box::new(Notify(notifier)))
+    }
+
+    /// Notifies an application that receives by itself, and sends, perhaps on another thread.
+    pub(crate) fn tell(bells: Arc<Bells>) -> Self {
+        Self::serve(Box::new(Tell(bells)))
     }
 
     /// Calls a handler.
@@ -110,5 +116,23 @@ impl Serve for Notify {
     fn ended(&mut self, _why: Option<Ending>) {
         // Whoever sleeps must find out that nobody will wake it any more.
         self.0.raise();
+    }
+}
+
+/// An entry that tells whom it may concern of one channel.
+struct Tell(Arc<Bells>);
+
+impl Serve for Tell {
+    fn event(&mut self) -> Attention {
+        self.0.ring();
+        Attention::Told
+    }
+
+    fn serve(&mut self, _budget: usize) -> Progress {
+        Progress::Drained(0)
+    }
+
+    fn ended(&mut self, _why: Option<Ending>) {
+        self.0.ring_all();
     }
 }

@@ -44,11 +44,10 @@ impl OwnFlags {
         Self(Arc::new((0..words).map(|_| AtomicU64::new(0)).collect()))
     }
 
-    /// Sets a flag, as a host does.
-    pub fn set(&self, relid: usize) {
-        if let Some(word) = self.0.get(relid / 64) {
-            word.fetch_or(1 << (relid % 64), Ordering::SeqCst);
-        }
+    /// Sets a flag, as a host does. Whether it was clear, and so an interrupt is due.
+    pub fn set(&self, relid: usize) -> bool {
+        let bit = 1 << (relid % 64);
+        self.0.get(relid / 64).is_some_and(|word| word.fetch_or(bit, Ordering::SeqCst) & bit == 0)
     }
 
     /// Whether a flag is set.

@@ -4,6 +4,8 @@
 //! orders. So a lookup is one load, and after [`Report::Retired`] no callback of that channel runs or is under way.
 
 mod apply;
+mod bells;
+mod direct;
 mod dispatcher;
 mod entry;
 mod flags;
@@ -24,6 +26,8 @@ mod tally;
 mod team;
 mod thread;
 
+pub(crate) use bells::{Bells, Half};
+pub(crate) use direct::{Direct, DirectProcessor};
 pub use entry::{Attention, Entry, Progress, Serve};
 pub use lines::Source;
 pub use notifier::Notifier;
@@ -37,6 +41,8 @@ pub const RELIDS: usize = 2048;
 
 /// What dispatchers are made of, for benches and models. No part of what applications use.
 pub mod parts {
+    pub use super::bells::{Bells, Half};
+    pub use super::direct::OneFlag;
     pub use super::dispatcher::{Dispatcher, Reports, Role};
     pub use super::flags::{Flags, NoFlags, OwnFlags, PageFlags};
     pub use super::lines::Lines;

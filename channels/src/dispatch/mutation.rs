@@ -27,6 +27,12 @@ pub enum Mutation {
     NoLook,
     /// A flag that is left when a marker goes is dropped.
     MarkerDropsFlag,
+    /// Who reads a descriptor that both halves sleep on keeps that to itself.
+    NotPassedOn,
+    /// A sender who waits for room hears nothing from the dispatcher.
+    RoomNotTold,
+    /// On a processor of its own a channel's flag is left set after a wake-up.
+    FlagLeft,
 }
 
 /// Which protection is taken away from one object.

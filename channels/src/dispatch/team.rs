@@ -35,7 +35,7 @@ impl Dispatchers {
         settings: &Settings,
         reports: impl Fn(Report) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let processors = link.processors().max(1);
+        let processors = Self::dispatched(link, settings);
         let mail: Arc<[_]> = (0..processors).map(|_| Mailbox::new(Mutant::default())).collect::<Result<_, _>>()?;
         let mut team = Self { roster: Roster::new(Arc::clone(&mail)), tallies: Vec::new(), threads: Vec::new() };
         let reports: Reports = Arc::new(reports);
@@ -61,6 +61,15 @@ impl Dispatchers {
             team.threads.push(thread);
         }
         Ok(team)
+    }
+
+    /// How many of a link's processors get a dispatcher, the first ones: all but those that are to be direct.
+    pub(crate) fn dispatched(link: &mut dyn Link, settings: &Settings) -> usize {
+        let processors = link.processors().max(1);
+        let shared = processors.saturating_sub(settings.direct).max(1);
+        // Where interrupts come by descriptors of the channels, there is nothing to sleep on.
+        let has_interrupts = shared < processors && link.interrupts(shared).is_some();
+        if has_interrupts { shared } else { processors }
     }
 
     /// Puts a channel into a processor's map, and has it looked after once. Processors that the link does not have are

@@ -90,7 +90,10 @@ impl Executor {
             return;
         };
         match (waiting, answer) {
-            (waiting, Answer::Failed(refusal)) => self.refuse(waiting, refusal),
+            (waiting, Answer::Failed(refusal)) => {
+                self.direct.failed(ticket);
+                self.refuse(waiting, refusal);
+            }
             (Waiting { reply: Reply::Done(to), .. }, Answer::Done) => drop(to.send(Ok(()))),
             (Waiting { reply: Reply::Stopped(to), .. }, Answer::Done) => self.stopped(to, Ok(())),
             (Waiting { reply: Reply::Connected(to), .. }, Answer::Channel(channel)) => drop(to.send(Ok(channel))),

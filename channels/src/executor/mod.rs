@@ -1,9 +1,11 @@
 //! The one thread that drives the control plane: takes everything from one queue, in order, and waits for nobody.
 //!
-//! `queue` is the way in, `run` the thread, `act` carries out what the core wants done, `open` builds channels.
+//! `queue` is the way in, `run` the thread, `act` carries out what the core wants done, `open` builds channels,
+//! `direct` knows which of them have processors of their own.
 
 mod act;
 mod credits;
+mod direct;
 mod open;
 mod queue;
 mod reply;

@@ -9,7 +9,7 @@ use super::queue::Answers;
 use crate::channel::{Dispatched, Hold};
 use crate::control::{Command, Refusal};
 use crate::dispatch::Entry;
-use crate::{Buffer, Channel, ChannelId, Error, Offer};
+use crate::{Buffer, Channel, ChannelId, Error, Offer, Placement};
 
 /// What errors call the bus as a whole.
 pub(super) const BUS: &str = "(the bus)";
@@ -21,8 +21,8 @@ pub(crate) enum Reply {
     Nobody,
     /// Somebody who wants it done.
     Done(Answers<()>),
-    /// Somebody who wants a channel that he receives from himself.
-    Channel(Answers<Channel>),
+    /// Somebody who wants a channel that he receives from himself, on such a processor.
+    Channel(Answers<Channel>, Placement),
     /// Somebody who wants a channel whose packets go to a handler.
     Dispatched(Answers<Dispatched>, MakeEntry),
     /// Somebody who wants a buffer of a channel that he holds.
@@ -51,7 +51,7 @@ impl Reply {
         match self {
             Self::Nobody => {}
             Self::Done(to) => drop(to.send(Err(error))),
-            Self::Channel(to) => drop(to.send(Err(error))),
+            Self::Channel(to, _) => drop(to.send(Err(error))),
             Self::Dispatched(to, _) => drop(to.send(Err(error))),
             Self::Buffer(to, _) => drop(to.send(Err(error))),
             Self::Connected(to) => drop(to.send(Err(error))),

@@ -15,6 +15,7 @@ use vmbus::message::{Features, HostMessage};
 
 use super::Why;
 use super::credits::Credits;
+use super::direct::DirectProcessors;
 use super::queue::{Event, Queue};
 use super::reply::{Reply, Waiting};
 use super::subscribers::Subscribers;
@@ -71,6 +72,9 @@ pub(super) struct Executor {
     pub(super) open: HashMap<ChannelId, Weak<Hold>>,
     /// Channels that are in a dispatcher's map.
     pub(super) mapped: HashSet<ChannelId>,
+    pub(super) direct: DirectProcessors,
+    /// Processors that applications may name: those with dispatchers.
+    pub(super) shared_processors: u32,
     pub(super) subscribers: Subscribers,
     /// Whether everything that the host had at the connection has been announced.
     pub(super) all_arrived: bool,
@@ -109,7 +113,10 @@ impl Executor {
         if limits.contact.client.is_none() {
             limits.features.remove(Features::CLIENT_ID);
         }
-        limits.processors = limits.processors.min(u32::try_from(link.processors()).unwrap_or(u32::MAX));
+        let shared = Dispatchers::dispatched(link.as_mut(), &settings.dispatch);
+        let direct = DirectProcessors::new(link.as_mut(), shared);
+        let shared_processors = limits.processors.min(u32::try_from(shared).unwrap_or(u32::MAX));
+        limits.processors = u32::try_from(link.processors()).unwrap_or(u32::MAX);
         Ok(Self {
             core: Core::new(limits),
             link,
@@ -120,6 +127,8 @@ impl Executor {
             offers: HashMap::new(),
             open: HashMap::new(),
             mapped: HashSet::new(),
+            direct,
+            shared_processors,
             subscribers: Subscribers::new(settings.unread),
             all_arrived: false,
             leaving: false,
@@ -198,6 +207,7 @@ impl Executor {
             Event::Input(input) => {
                 if let Input::Unreferenced(channel) = &input {
                     self.open.remove(channel);
+                    self.direct.left(*channel);
                 }
                 self.feed(input);
             }
@@ -237,9 +247,12 @@ impl Executor {
         self.actions = actions;
     }
 
-    fn command(&mut self, command: Command, reply: Reply) {
+    fn command(&mut self, mut command: Command, reply: Reply) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1);
+        if let Err(error) = self.place(ticket, &mut command, &reply) {
+            return reply.fail(error);
+        }
         let channel = match &command {
             Command::Open(channel, _)
             | Command::Close(channel)

@@ -245,6 +245,16 @@ impl State {
         let _ = self.guest.connection.send(0, &message);
     }
 
+    /// Flags a channel on a processor, whoever is there.
+    pub fn raise(&self, processor: usize, relid: u32) {
+        self.guest.interrupts.raise(processor, relid).unwrap();
+    }
+
+    /// Interrupts a processor without a flag.
+    pub fn interrupt(&self, processor: usize) {
+        self.guest.interrupts.interrupt(processor).unwrap();
+    }
+
     /// How often the guest has posted something like that.
     pub fn count(&self, like: impl Fn(&GuestMessage) -> bool) -> usize {
         self.heard.iter().filter(|message| like(message)).count()

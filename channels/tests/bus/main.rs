@@ -2,8 +2,11 @@
 #![expect(unreachable_pub, clippy::unwrap_used, reason = "tests may panic, and their parts are for each other")]
 
 mod buffers;
+mod direct;
+mod drain;
 mod end;
 mod gate;
+mod halves;
 mod host;
 mod life;
 mod races;

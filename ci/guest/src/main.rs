@@ -8,12 +8,14 @@ mod cycles;
 mod echo;
 mod hammer;
 mod hostile;
+mod kernel_ways;
 mod level;
 mod raw;
 mod registry;
 mod reopen;
 mod revocation;
 mod say;
+mod speed;
 mod subchannels;
 #[cfg(test)]
 mod testing;
@@ -52,6 +54,8 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Use a device whose host writes nonsense into its rings.
     Hostile(hostile::HostileArgs),
+    /// What the kernel's UIO driver does by itself with the masks of an echo device.
+    KernelWays(kernel_ways::KernelWaysArgs),
     /// Open and close a device over and over.
     Reopen(reopen::ReopenArgs),
     /// Bind and unbind a device over and over under a registered driver.
@@ -60,6 +64,8 @@ enum Command {
     Revocation(revocation::RevocationArgs),
     /// Take all free memory, and look for writes of others in it.
     FillMemory(revocation::MemoryArgs),
+    /// Messages to echo devices beside those to an echoing hv_sock service.
+    Speed(speed::SpeedArgs),
     /// Traffic on a device and its subchannels, which are moved, or fall silent.
     Subchannels(subchannels::SubchannelsArgs),
     /// Connect to an echoing hv_sock service of the host, and check what comes back.
@@ -79,10 +85,12 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::run(&args),
         Command::Hammer(args) => hammer::run(&args),
         Command::Hostile(args) => hostile::run(&args),
+        Command::KernelWays(args) => kernel_ways::run(&args),
         Command::Reopen(args) => reopen::run(&args),
         Command::Registry(args) => registry::run(&args),
         Command::Revocation(args) => revocation::run(&args),
         Command::FillMemory(args) => revocation::run_memory(&args),
+        Command::Speed(args) => speed::run(&args),
         Command::Subchannels(args) => subchannels::run(&args),
         Command::VsockConnect(args) => vsock::connect(&args),
         Command::VsockListen(args) => vsock::listen(&args),

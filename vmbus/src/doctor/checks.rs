@@ -156,8 +156,11 @@ pub(super) fn monitor(facts: &Facts) -> Vec<Finding> {
     let fix = "run Linux 6.10 or later (on Debian 12: the kernel of bookworm-backports), or use devices with a \
                monitor id only";
     if let Some(line) = refusal {
+        // What was refused may have gone since, with nothing left that would be.
+        let gone = facts.bus && without.is_empty();
+        let severity = if gone { Severity::Note } else { Severity::Failure };
         return vec![
-            Finding::new(id, Severity::Failure, "this kernel refused a device that has no monitor id")
+            Finding::new(id, severity, "this kernel refused a device that has no monitor id")
                 .meaning(meaning)
                 .fix(fix)
                 .evidence(format!("kernel log: {line}")),

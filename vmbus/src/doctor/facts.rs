@@ -1,10 +1,13 @@
 //! What the doctor looks at: everything it needs from `/sys`, `/proc`, `/dev` and `/lib/modules`, read once.
 
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::log::{self, KernelLog};
+use crate::Error;
 use crate::bind::UIO_DRIVER;
 use crate::kernel::Kernel;
 use crate::sysfs::{Bus, Device, Scan};
@@ -82,7 +85,7 @@ impl Facts {
     pub fn gather(bus: &Bus) -> Self {
         let root = &bus.path("");
         let kernel = Kernel::running(bus);
-        let (scan, devices_error) = match bus.scan() {
+        let (scan, devices_error) = match settled(bus) {
             Ok(scan) => (scan, None),
             Err(error) => (Scan::default(), Some(error.to_string())),
         };
@@ -208,6 +211,22 @@ fn free_blocks(buddyinfo: &str, page_bytes: usize) -> Option<u64> {
     (zones > 0).then_some(total)
 }
 
+/// The devices, once none is on its way to user space any more: the kernel shows the driver of a device before that has
+/// set the device up, which takes it a while where it shares tens of megabytes with the host. A device that never gets
+/// its node is waited for in vain, and not for long.
+fn settled(bus: &Bus) -> Result<Scan, Error> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let start = Instant::now();
+    loop {
+        let scan = bus.scan()?;
+        let under_way = |device: &Device| device.driver.as_deref() == Some(UIO_DRIVER) && device.uio.is_none();
+        if start.elapsed() >= PATIENCE || !scan.devices.iter().any(under_way) {
+            return Ok(scan);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Guests under SEV-SNP or TDX have a device for attestation, or say so in the CPU flags.
 fn confidential(root: &Path) -> bool {
     ["dev/sev-guest", "dev/tdx_guest", "dev/tdx-guest"].iter().any(|device| root.join(device).exists())
@@ -218,6 +237,30 @@ fn confidential(root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::class::Class;
+    use crate::fake::{Tree, real};
+
+    #[test]
+    fn a_device_that_is_being_bound_is_waited_for() {
+        let tree = Tree::new();
+        tree.device(Class::FCOPY, 3, Some(UIO_DRIVER));
+        let node = format!("{}/uio/uio0", real(3));
+        let found = thread::scope(|scope| {
+            let looks = scope.spawn(|| Facts::gather(&tree.bus()));
+            // As if it came a moment later: the look may even have begun before it.
+            tree.folder_at(&node);
+            looks.join().unwrap()
+        });
+        assert!(found.devices.iter().all(|device| device.uio.is_some()), "{:?}", found.devices);
+    }
+
+    #[test]
+    fn a_device_that_never_gets_its_node_is_not_waited_for_long() {
+        let tree = Tree::new();
+        tree.device(Class::FCOPY, 3, Some(UIO_DRIVER));
+        let found = Facts::gather(&tree.bus());
+        assert!(found.devices.iter().any(|device| device.uio.is_none()), "{:?}", found.devices);
+    }
 
     #[test]
     fn module_lists_match_whole_names() {

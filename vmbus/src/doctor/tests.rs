@@ -90,6 +90,9 @@ fn the_refusal_in_the_log_is_found_and_explained() {
     let mut facts =
         with_kernel("6.1.0-56-cloud-amd64", "Linux version 6.1.0-56-cloud-amd64 (x) Debian 6.1.192-2 (2026)");
     facts.log = KernelLog::Lines(vec!["uio_hv_generic 1: vmbus channel requires hypercall".to_owned()]);
+    // The device may be gone since.
+    assert_eq!(find(&examine_facts(&facts), "monitor").unwrap().severity, Severity::Note);
+    facts.devices = vec![crate::fake::Tree::new().device(crate::class::Class::NIC, 1, None)];
     let report = examine_facts(&facts);
     let finding = find(&report, "monitor").unwrap();
     assert_eq!(finding.severity, Severity::Failure);

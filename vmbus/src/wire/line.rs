@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::host_interrupts::interrupt;
 use crate::Error;
-use crate::memory::Mapping;
 use crate::signal_bits::SignalBits;
 
 /// One channel's line to the host. See [`link::Line`](crate::link::Line).
@@ -22,13 +21,11 @@ struct Shared {
     bits: SignalBits,
     /// Guest to host; one for all channels.
     host: Arc<OwnedFd>,
-    /// Both rings.
-    rings: Arc<Mapping>,
 }
 
 impl Line {
-    pub(super) fn new(relid: u32, bits: SignalBits, host: Arc<OwnedFd>, rings: Arc<Mapping>) -> Self {
-        Self { shared: Arc::new(Shared { relid, rescinded: AtomicBool::new(false), bits, host, rings }) }
+    pub(super) fn new(relid: u32, bits: SignalBits, host: Arc<OwnedFd>) -> Self {
+        Self { shared: Arc::new(Shared { relid, rescinded: AtomicBool::new(false), bits, host }) }
     }
 
     /// Sets the channel's bit, and its monitor bit where it has one; the host polls for that. Otherwise the host is
@@ -54,14 +51,10 @@ impl Line {
         Ok(())
     }
 
-    /// Says that the channel is gone, and then takes the rings' pages away from every user of them. They become zeroes;
-    /// what is written to them from here on reaches nobody. In this order: whoever reads zeroes must find the reason
-    /// for them, or would take them for the host's. (Pages that are still reached in between are nobody else's: they
-    /// are freed when the channel has no user left.)
+    /// Says that the channel is gone. The rings' pages are the guest's own, and nobody else gets them before the channel
+    /// has no user left: so they stay where they are, and what the host has put there can still be read. (It may go on
+    /// writing, too; whatever is there is checked as ever.) Who unshares them takes them from users that are left.
     pub(crate) fn rescind(&self) {
         self.shared.rescinded.store(true, Ordering::SeqCst);
-        if let Err(error) = self.shared.rings.revoke() {
-            log::error!(target: "vmbus::wire", "channel {}: its rings stay mapped: {error}", self.shared.relid);
-        }
     }
 }

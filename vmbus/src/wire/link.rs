@@ -142,7 +142,7 @@ impl Link for WireLink {
         let bits = SignalBits::new(Arc::clone(&self.signal_pages), relid, monitor);
         let bits = bits.ok_or_else(|| Error::io("signal by", format!("relid {relid}"), Errno::INVAL))?;
         let rings = self.shares.rings(ring)?;
-        let line = Line::new(relid, bits, Arc::clone(&self.signals), rings.mapping);
+        let line = Line::new(relid, bits, Arc::clone(&self.signals));
         Ok(Port { outgoing: rings.outgoing, incoming: rings.incoming, line: AnyLine::Wire(line) })
     }
 

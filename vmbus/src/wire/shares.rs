@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
 use rustix::io::Errno;
+use vmbus_ringbuf::{ControlField, FEATURE_PENDING_SEND_SIZE, Memory};
 
 use super::guest_memory::{GuestMemory, Pages};
 use super::layout::PAGE_BYTES;
@@ -29,11 +30,10 @@ struct Shared {
     mappings: Vec<Weak<Mapping>>,
 }
 
-/// The rings of a channel, and the mapping behind both.
+/// The rings of a channel.
 pub(super) struct Rings {
     pub(super) outgoing: Ring,
     pub(super) incoming: Ring,
-    pub(super) mapping: Arc<Mapping>,
 }
 
 impl Shares {
@@ -63,7 +63,8 @@ impl Shares {
         }
     }
 
-    /// Maps the two rings of a channel.
+    /// Maps the two rings of a channel. Whoever makes a ring says that its writer asks for a signal when it waits for room
+    /// (a guest with a kernel does so for both of a channel): a reader that does not find the bit gives none.
     pub(super) fn rings(&mut self, gpadl: GpadlId) -> Result<Rings, Error> {
         let failed = |error| Error::io("map", format!("the rings of GPADL {}", gpadl.0), error);
         let shared = self.shares.get_mut(&gpadl).ok_or_else(|| failed(Errno::NOENT))?;
@@ -73,9 +74,12 @@ impl Shares {
         let (first, second) = numbers.split_at_checked(outgoing_pages).ok_or_else(|| failed(Errno::INVAL))?;
         let file = shared.pages.memory().as_fd();
         let ([outgoing, incoming], mapping) = map_ring_pair(file, [first, second]).map_err(failed)?;
+        for ring in [&outgoing, &incoming] {
+            ring.store(ControlField::FeatureBits, FEATURE_PENDING_SEND_SIZE);
+        }
         shared.mappings.retain(|mapping| mapping.strong_count() > 0);
         shared.mappings.push(Arc::downgrade(&mapping));
-        Ok(Rings { outgoing, incoming, mapping })
+        Ok(Rings { outgoing, incoming })
     }
 
     /// Maps a buffer, or finds it mapped.

@@ -47,10 +47,23 @@ impl Taken {
     /// Takes memory until only so much is free, and fills it.
     pub(super) fn all(reserve_kib: u64, most_mib: usize) -> anyhow::Result<Self> {
         let mut chunks = Vec::new();
-        while chunks.len() < most_mib && free_kib()? > reserve_kib.saturating_add(1024) {
+        let mut spare = 0;
+        while chunks.len() < most_mib {
+            // As many as were free a moment ago, but for the last ones.
+            if spare == 0 {
+                spare = free_kib()?.saturating_sub(reserve_kib) / 1024 / 2;
+            }
+            if spare == 0 {
+                break;
+            }
+            spare -= 1;
             chunks.push(vec![FILL; CHUNK_WORDS]);
         }
         Ok(Self { chunks })
+    }
+
+    pub(super) fn mib(&self) -> usize {
+        self.chunks.len()
     }
 
     /// Looks through all of it, and puts right what is wrong, so that each write is found once.

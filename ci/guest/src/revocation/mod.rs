@@ -62,7 +62,7 @@ pub(crate) struct MemoryArgs {
     #[arg(long, default_value_t = 1 << 20)]
     most_mib: usize,
     /// Take and check all of it this many times anew.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     rounds: u32,
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &RevocationArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// /proc can't be read.
 pub(crate) fn run_memory(args: &MemoryArgs) -> anyhow::Result<ExitCode> {
-    let found = check(args, &Frames::none())?;
+    let found = check(args, &Frames::none(), &Say::aloud())?;
     Say::aloud().line(&json!({ "event": "end", "memory": found }))?;
     Ok(if found.words == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -99,12 +99,12 @@ fn play(raw: &mut Raw, relid: u32, args: &RevocationArgs, say: &Say) -> anyhow::
     let limit = Duration::from_secs(args.limit_seconds);
     let port = raw.open(relid)?;
     let frames = Frames::of(&[&port.outgoing, &port.incoming]);
-    let (over, passes) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (over, calm, passes) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
     let found = thread::scope(|scope| {
         for ring in [&port.outgoing, &port.incoming] {
-            (0..args.writers.max(1)).for_each(|_| drop(scope.spawn(|| write(ring, &over, &passes))));
+            (0..args.writers.max(1)).for_each(|_| drop(scope.spawn(|| write(ring, &over, &calm, &passes))));
         }
-        let found = judge(raw, relid, &port, &frames, &passes, args, limit, say);
+        let found = judge(raw, relid, &port, &frames, &passes, &calm, args, limit, say);
         over.store(true, Ordering::Release);
         found
     });
@@ -130,6 +130,7 @@ fn judge(
     port: &Port,
     frames: &Frames,
     passes: &AtomicU64,
+    calm: &AtomicBool,
     args: &RevocationArgs,
     limit: Duration,
     say: &Say,
@@ -142,17 +143,20 @@ fn judge(
     ensure!(raw.is_rescinded(relid, &port.line, limit)?, "the device is still there after {} s", limit.as_secs());
     let before = passes.load(Ordering::Relaxed);
     say.line(&json!({ "event": "rescinded", "passes": before }))?;
-    let found = check(&args.memory, frames)?;
+    calm.store(true, Ordering::Release);
+    let found = check(&args.memory, frames, say)?;
     Ok((found, passes.load(Ordering::Relaxed).saturating_sub(before)))
 }
 
 /// Takes all memory and checks it, as often as it is asked for.
-fn check(args: &MemoryArgs, frames: &Frames) -> anyhow::Result<Damage> {
+fn check(args: &MemoryArgs, frames: &Frames, say: &Say) -> anyhow::Result<Damage> {
     let mut found = Damage::default();
     let rounds = args.rounds.max(1);
     let limit = Duration::from_secs_f64(args.check_seconds.max(0.0) / f64::from(rounds));
     for _ in 0..rounds {
+        let start = Instant::now();
         let mut taken = Taken::all(args.reserve_kib, args.most_mib)?;
+        say.line(&json!({ "event": "taken", "mib": taken.mib(), "ms": start.elapsed().as_millis() }))?;
         found.ring_pages_taken = found.ring_pages_taken.max(taken.holds(frames));
         let start = Instant::now();
         loop {
@@ -165,13 +169,19 @@ fn check(args: &MemoryArgs, frames: &Frames) -> anyhow::Result<Damage> {
     Ok(found)
 }
 
-/// Writes the patterns to all data of a ring until it is over, whatever becomes of the ring. Its indices are left alone.
-fn write(ring: &Ring, over: &AtomicBool, passes: &AtomicU64) {
-    let [odd, even] = PATTERNS;
+/// Writes the patterns to all data of a ring until it is over, whatever becomes of the ring, each pass the other way round:
+/// whoever looks at the memory from outside sees whether it is written to. Its indices are left alone. Once calm, it
+/// pauses between two passes, or nothing would be left of a small guest for who takes its memory.
+fn write(ring: &Ring, over: &AtomicBool, calm: &AtomicBool, passes: &AtomicU64) {
+    let [mut odd, mut even] = PATTERNS;
     while !over.load(Ordering::Acquire) {
         for offset in lines(ring) {
             ring.store_words(offset, [odd, even, odd, even, odd, even, odd, even]);
         }
         passes.fetch_add(1, Ordering::Relaxed);
+        std::mem::swap(&mut odd, &mut even);
+        if calm.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }

@@ -25,7 +25,7 @@ fn late_writes_land_nowhere() {
     let (_server, control, socket) = Server::in_process(config, ServerSettings::default()).unwrap();
     let link = WireLink::over(socket, Wire { processors: 1, memory_bytes: 64 << 20 }).unwrap();
     let mut raw = Raw::over(Box::new(link)).unwrap();
-    let words = ["revocation", "1", "--check-seconds", "0.2", "--most-mib", "16"];
+    let words = ["revocation", "1", "--check-seconds", "0.2", "--most-mib", "16", "--rounds", "2"];
     let (args, say) = (Line::try_parse_from(words).unwrap().args, Say::kept());
     let code = thread::scope(|scope| {
         let player = scope.spawn(|| play(&mut raw, 1, &args, &say));

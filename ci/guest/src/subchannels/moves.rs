@@ -43,10 +43,8 @@ impl Mover {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = tally.turn;
         tally.turn = turn.wrapping_add(1);
-        let Some(offer) = turn.checked_rem(offers.len()).and_then(|index| offers.get(index)) else { return };
-        // Each channel goes on to the next processor with each round.
-        let round = turn.checked_div(offers.len()).unwrap_or(0).saturating_add(turn).saturating_add(1);
-        let processor = u32::try_from(round).unwrap_or(0) % self.processors;
+        let Some((index, processor)) = goes(turn, offers.len(), self.processors) else { return };
+        let Some(offer) = offers.get(index) else { return };
         let moved = match &self.folder {
             Some(folder) => {
                 let file = folder.join(offer.relid.to_string()).join("cpu");
@@ -72,8 +70,35 @@ impl Mover {
     }
 }
 
+/// Which channel's turn it is, and where it goes: on to the next processor with each round, however many of either.
+fn goes(turn: usize, channels: usize, processors: u32) -> Option<(usize, u32)> {
+    let (index, round) = (turn.checked_rem(channels)?, turn.checked_div(channels)?);
+    let place = round.saturating_add(index).saturating_add(1);
+    u32::try_from(place).ok()?.checked_rem(processors).map(|processor| (index, processor))
+}
+
 /// Processors of this machine.
 fn online() -> u32 {
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(count).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::goes;
+
+    #[test]
+    fn each_channel_goes_to_another_processor_with_each_of_its_turns() {
+        for (channels, processors) in [(1, 2), (2, 2), (3, 2), (3, 4), (4, 3), (5, 1)] {
+            let mut seen = vec![BTreeSet::new(); channels];
+            for turn in 0..channels * 4 {
+                let (index, processor) = goes(turn, channels, processors).unwrap();
+                seen[index].insert(processor);
+            }
+            assert!(seen.iter().all(|of| of.len() == processors as usize), "{channels}, {processors}: {seen:?}");
+        }
+        assert_eq!(goes(1, 0, 2), None);
+    }
 }

@@ -12,26 +12,26 @@ use crate::traffic::{percentiles, word};
 
 /// Messages and their number.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Messages {
+pub(crate) struct Messages {
     /// For so long.
     #[arg(long, default_value_t = 3.0)]
-    pub(super) seconds: f64,
+    pub(crate) seconds: f64,
     /// Messages, instead.
     #[arg(long)]
-    pub(super) count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Bytes of each, rounded up to words of 8.
     #[arg(long, default_value_t = 64)]
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// Messages under way at a time. Together no more than the sockets hold.
     #[arg(long, default_value_t = 1)]
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
 }
 
 /// Sends and takes messages; the last line for the lab.
 ///
 /// # Errors
 /// The stream fails, or brings something else.
-pub(super) fn run(stream: &impl Stream, messages: &Messages) -> anyhow::Result<Value> {
+pub(crate) fn run(stream: &impl Stream, messages: &Messages) -> anyhow::Result<Value> {
     let words = messages.bytes.div_ceil(8).clamp(1, 4096);
     let mut text = vec![0; words * 8];
     let (mut sent, mut received, start) = (0_u64, 0_u64, Instant::now());

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener, VsockStream};
 
+pub(crate) use self::bench::{Messages, run as messages};
 use crate::say::Say;
 
 /// Which service, and how much is sent to it.
@@ -52,17 +53,22 @@ pub(crate) struct BenchArgs {
     /// The port of the host's service, which sends back what it gets.
     port: u32,
     #[command(flatten)]
-    messages: bench::Messages,
+    messages: Messages,
     #[command(flatten)]
     patience: Patience,
 }
 
 /// How long the other side may be silent.
 #[derive(Debug, Clone, Copy, Args)]
-struct Patience {
+pub(crate) struct Patience {
     /// How long the other side may be silent.
     #[arg(long, default_value_t = 20)]
     patience_seconds: u64,
+}
+
+impl Patience {
+    /// What the programs have unless told otherwise.
+    pub(crate) const SHORT: Self = Self { patience_seconds: 20 };
 }
 
 /// Connects to a service of the host, sends bytes, closes its half, and checks what comes back.
@@ -119,7 +125,11 @@ fn accept(listener: &VsockListener, patience: Patience) -> anyhow::Result<(Vsock
     listener.accept().context("accept a connection")
 }
 
-fn to_host(port: u32, patience: Patience) -> anyhow::Result<VsockStream> {
+/// A connection to a service of the host.
+///
+/// # Errors
+/// Nobody listens there.
+pub(crate) fn to_host(port: u32, patience: Patience) -> anyhow::Result<VsockStream> {
     let stream = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, port);
     let stream = stream.with_context(|| format!("connect to port {port} of the host"))?;
     patient(&stream, patience)?;

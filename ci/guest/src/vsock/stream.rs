@@ -14,7 +14,7 @@ const PIECE: usize = 5000;
 const PERIOD: u64 = 251;
 
 /// What can be read and written by two threads at a time.
-pub(super) trait Stream: Sync {
+pub(crate) trait Stream: Sync {
     /// As [`Read::read`].
     fn read(&self, bytes: &mut [u8]) -> std::io::Result<usize>;
     /// As [`Write::write_all`].

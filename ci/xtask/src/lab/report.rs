@@ -99,10 +99,12 @@ impl Outcome {
             let complaints: Vec<&str> = failure.complaints.iter().map(|complaint| complaint.line.as_str()).collect();
             json!({ "why": failure.why, "emulator": failure.emulator, "kernel_complaints": complaints })
         });
+        let figures: serde_json::Map<String, Value> =
+            self.figures.iter().map(|(name, value)| (name.clone(), Value::from(*value))).collect();
         json!({
             "name": self.name, "host": self.host.name(), "kernel": self.kernel, "skipped": self.skipped,
             "passed": self.failure.is_none() && self.skipped.is_none(), "seconds": self.seconds,
-            "steps": self.steps, "failure": failure, "first_try": self.first_try,
+            "steps": self.steps, "figures": figures, "failure": failure, "first_try": self.first_try,
         })
     }
 
@@ -115,6 +117,13 @@ impl Outcome {
             escape(self.name),
             self.seconds
         );
+        if !self.figures.is_empty() {
+            xml.push_str("      <properties>\n");
+            for (name, value) in &self.figures {
+                let _ = writeln!(xml, "        <property name=\"{}\" value=\"{value:.3}\"/>", escape(name));
+            }
+            xml.push_str("      </properties>\n");
+        }
         if let Some(why) = &self.skipped {
             let _ = writeln!(xml, "      <skipped message=\"{}\"/>", escape(why));
         }
@@ -168,6 +177,7 @@ mod tests {
             skipped: None,
             seconds: 1.5,
             steps: vec!["relid 1".to_owned()],
+            figures: vec![("64 B: <x>".to_owned(), 1.25)],
             failure: None,
             first_try: None,
         };
@@ -190,6 +200,7 @@ mod tests {
         assert!(xml.contains("classname=\"lab.vmm.6.12.1\" name=\"list\""), "{xml}");
         assert!(xml.contains("message=\"a &lt; b &amp; &quot;c&quot;\""), "{xml}");
         assert!(xml.contains("kernel: 1.0 WARNING: &lt;x&gt;</failure>"), "{xml}");
+        assert!(xml.contains("<property name=\"64 B: &lt;x&gt;\" value=\"1.250\"/>"), "{xml}");
         assert_eq!(escape("\u{1b}[0m\n"), "\u{fffd}[0m\n");
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct Outcome {
     pub(crate) seconds: f64,
     /// The steps it told.
     pub(crate) steps: Vec<String>,
+    /// What it measured, by name.
+    pub(crate) figures: Vec<(String, f64)>,
     /// Why it failed; nothing if it passed.
     pub(crate) failure: Option<Failure>,
     /// What went wrong the first time, if this is the second.
@@ -154,7 +156,7 @@ fn play_one(
     nursery.progress.say(format!("{}: {}", scenario.name, scenario.summary));
     let start = Instant::now();
     let offers = verdict::standing(&mut guest);
-    let played = play_in(nursery, scenario, &mut guest, &mut outcome.steps);
+    let played = play_in(nursery, scenario, &mut guest, &mut outcome);
     outcome.seconds = start.elapsed().as_secs_f64();
     let (result, found) = played?;
     outcome.failure = judge(&mut guest, result, found)?;
@@ -171,7 +173,7 @@ fn play_in(
     nursery: &Nursery,
     scenario: &'static Scenario,
     guest: &mut Guest,
-    steps: &mut Vec<String>,
+    outcome: &mut Outcome,
 ) -> Result<(Result<()>, Vec<Complaint>)> {
     let nested = guest.acceleration == Acceleration::Nested;
     let prepared = if scenario.bare { Ok(()) } else { guest.load_modules() };
@@ -179,9 +181,11 @@ fn play_in(
         Ok(mark) => mark,
         Err(error) => return stop_or(error).map(|error| (Err(error), Vec::new())),
     };
-    let mut scene = Scene { guest, name: scenario.name, progress: &nursery.progress, log_start, steps: Vec::new() };
+    let (steps, figures) = (Vec::new(), Vec::new());
+    let mut scene = Scene { guest, name: scenario.name, progress: &nursery.progress, log_start, steps, figures };
     let result = (scenario.play)(&mut scene);
-    *steps = std::mem::take(&mut scene.steps);
+    outcome.steps = std::mem::take(&mut scene.steps);
+    outcome.figures = std::mem::take(&mut scene.figures);
     // A guest that was reset has a log that begins anew.
     let log_start = scene.log_start;
     let result = result.and_then(|()| verdict::obeyed(guest, scenario.tolerates));
@@ -231,6 +235,7 @@ impl Outcome {
             skipped: None,
             seconds: 0.0,
             steps: Vec::new(),
+            figures: Vec::new(),
             failure: None,
             first_try: None,
         }

@@ -37,7 +37,8 @@ const HEADER_BYTES: usize = 8;
 /// The type of data.
 const DATA: u32 = 1;
 
-/// A pipe of bytes, both ways. Commands: `send N` (bytes of a pattern: each is its place modulo 251), `end`.
+/// A pipe of bytes, both ways. Commands: `send N` (bytes of a pattern: each is its place modulo 251), `end`, and `stop` and
+/// `go`, between which nothing is read.
 #[derive(Debug)]
 pub struct Pipe {
     settings: PipeSettings,
@@ -48,6 +49,8 @@ pub struct Pipe {
     /// When it is given up, while the guest has said its end and there is no room for the rest of ours.
     gives_up: Option<Duration>,
     given_up: bool,
+    /// Nothing is read for now.
+    stopped: bool,
     received: u64,
     sent: u64,
     /// Bytes asked for by `send`, not made yet.
@@ -72,6 +75,7 @@ impl Pipe {
             end_received: false,
             gives_up: None,
             given_up: false,
+            stopped: false,
             received: 0,
             sent: 0,
             pattern_left: 0,
@@ -165,7 +169,7 @@ impl Device for Pipe {
     fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         let mut payload = Vec::new();
         self.flush(port)?;
-        while self.waiting.len() < WAITING_AT_MOST {
+        while !self.stopped && self.waiting.len() < WAITING_AT_MOST {
             let Some(descriptor) = port.receive(&mut payload)? else { break };
             if descriptor.kind() == PacketType::IN_BAND {
                 self.take(&payload, port);
@@ -202,8 +206,10 @@ impl Device for Pipe {
         let mut words = words.split_ascii_whitespace();
         match (words.next(), words.next().map(str::parse::<u64>)) {
             (Some("end"), None) => self.end_wanted = true,
+            (Some("stop"), None) => self.stopped = true,
+            (Some("go"), None) => self.stopped = false,
             (Some("send"), Some(Ok(bytes))) => self.pattern_left = self.pattern_left.saturating_add(bytes),
-            _ => return Err(Error::Nonsense("a pipe takes: send N, end")),
+            _ => return Err(Error::Nonsense("a pipe takes: send N, end, stop, go")),
         }
         Ok(())
     }

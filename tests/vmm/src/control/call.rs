@@ -18,6 +18,8 @@ use crate::bus_memory::BusMemory;
 use crate::ending::{Ender, Ending};
 use crate::shared::Shared;
 
+/// Bytes of a page of the guest, as GPADLs count them.
+const PAGE_BYTES: u64 = 4096;
 /// Bytes that one call reads.
 const PEEK_AT_MOST: u32 = 4096;
 /// Bytes of trace in one reply.
@@ -95,6 +97,11 @@ impl Host {
             Call::Gpadls => {
                 let live = self.with(|simulation| simulation.host().live_gpadls())?;
                 Ok(live.into_iter().map(|gpadl| gpadl.0).collect())
+            }
+            Call::RingPages { offer } => {
+                let pages = self.with(move |simulation| simulation.host().ring_pages(OfferId(offer)))?;
+                let (outgoing, incoming) = pages.unwrap_or_default();
+                Ok(outgoing.into_iter().chain(incoming).map(|page| page.saturating_mul(PAGE_BYTES)).collect())
             }
             Call::Released { relid } => {
                 Ok(json!({ "times": self.with(move |simulation| simulation.host().released(relid))? }))

@@ -212,6 +212,20 @@ fn a_channel_is_taken_back_in_the_middle_of_its_opening() {
 }
 
 #[test]
+fn the_pages_of_rings_are_told_while_they_are_open() {
+    let mut world = World::new(echo());
+    let pages = |world: &mut World| world.ask(&json!({ "ring-pages": { "offer": 1 } }));
+    assert_eq!(pages(&mut world), json!([]));
+    let (_, shared) = world.guest.start_to_open(world.offers[0].0);
+    let open = json!({ "state": { "offer": 1, "state": "open" } });
+    assert_eq!(world.ask(&json!({ "wait": { "until": open, "timeout_ms": 20_000 } })), json!({ "came": true }));
+    let addresses: Vec<u64> = shared.iter().map(|page| page * 4096).collect();
+    assert_eq!(pages(&mut world), json!(addresses));
+    world.ask(&json!({ "rescind": { "offer": 1 } }));
+    assert_eq!(pages(&mut world), json!([]));
+}
+
+#[test]
 fn a_peer_that_does_not_read_is_not_read_from() {
     let mut world = World::new(echo());
     world.stream.set_nonblocking(true).unwrap();
@@ -301,6 +315,7 @@ fn any_call() -> impl Strategy<Value = Value> {
         "counters",
         "violations",
         "gpadls",
+        "ring-pages",
         "released",
         "trace",
         "configure",

@@ -172,6 +172,11 @@ pub enum Call {
     Violations,
     /// GPADLs that are up: `[number]`.
     Gpadls,
+    /// Guest physical addresses of the pages of an open channel's rings, the outgoing one first: `[address]`.
+    RingPages {
+        /// Whose.
+        offer: u64,
+    },
     /// How often the guest has released a relid since it was offered last: `{"times"}`.
     Released {
         /// Which.

@@ -1,6 +1,6 @@
 //! What the executor does with a link: contact, sharing, ports, and giving back.
 
-use vmbus_ringbuf::{OutgoingPacket, Reader, Signal, Writer};
+use vmbus_ringbuf::{ControlField, FEATURE_PENDING_SEND_SIZE, Memory, OutgoingPacket, Reader, Signal, Writer};
 
 use super::*;
 use crate::link::Line as AnyLine;
@@ -93,7 +93,7 @@ fn what_goes_in_at_one_end_of_a_channel_comes_out_at_the_other() {
     }
 }
 
-fn received<M: vmbus_ringbuf::Memory>(reader: &mut Reader<M>) -> Vec<(u64, Vec<u8>)> {
+fn received<M: Memory>(reader: &mut Reader<M>) -> Vec<(u64, Vec<u8>)> {
     let mut all = Vec::new();
     let mut batch = reader.batch();
     while let Some(packet) = batch.next().unwrap() {
@@ -164,24 +164,45 @@ fn what_makes_no_gpadl_is_refused_and_takes_no_pages() {
     assert_eq!(early.link.memory().free_pages(), free);
 }
 
-/// Rescinded: users of the rings write to nobody from then on, and read zeroes.
+/// Rescinded: nobody signals any more; what the host had written is still there, until the pages are given back.
 #[test]
-fn a_rescinded_line_has_let_go_of_its_rings() {
+fn a_rescinded_line_keeps_its_rings_until_they_are_unshared() {
     let mut ends = talking(SETTINGS, Version::V5_3);
     let pages = ends.share(5, 1, RING);
     let port = ends.link.port(5, GpadlId(1)).unwrap();
-    let mut writer = Writer::new(port.outgoing).unwrap();
+    let (mut writer, mut reader) = (Writer::new(port.outgoing).unwrap(), Reader::new(port.incoming).unwrap());
     let line = port.line.clone();
     assert!(line.check().is_ok() && !line.is_rescinded() && !line.unmasks());
-    assert!(matches!(line, AnyLine::Wire(_)) && line.descriptor().is_none());
+    assert!(matches!(line, AnyLine::Wire(_)) && line.descriptor().is_none() && line.keeps_rings());
+    let mut theirs = Writer::new(ends.host.memory.ring(&pages[2..]).unwrap().0).unwrap();
+    let _ = theirs.try_write(&OutgoingPacket::in_band(1), &[b"in time"]);
     port.line.rescind();
     assert!(line.is_rescinded());
     assert!(matches!(line.signal(), Err(Error::Rescinded { device }) if device.contains('5')));
-    let _ = writer.try_write(&OutgoingPacket::in_band(1), &[b"too late"]);
-    let mut ring = vec![1; 8 << 10];
-    ends.host.memory.read(&pages[..2], 0, &mut ring).unwrap();
-    assert!(ring.iter().all(|byte| *byte == 0), "nothing reached the host");
     assert!(!is_readable(ends.host.interrupts.signals()));
+    assert_eq!(received(&mut reader), [(1, b"in time\0".to_vec())]);
+    ends.link.unshare(GpadlId(1));
+    let contents = |ends: &Ends| {
+        let mut rings = vec![1; pages.len() * PAGE_BYTES];
+        ends.host.memory.read(&pages, 0, &mut rings).unwrap();
+        rings
+    };
+    let before = contents(&ends);
+    let _ = writer.try_write(&OutgoingPacket::in_band(1), &[b"too late"]);
+    assert!(!matches!(reader.peek(), Ok(Some(_))));
+    assert_eq!(contents(&ends), before, "nothing reached the host");
+}
+
+/// A host that does not find the bit gives no signal when there is room, and a blocked sender only looks by itself every
+/// now and then.
+#[test]
+fn rings_say_that_their_writers_ask_for_room() {
+    let mut ends = talking(SETTINGS, Version::V5_3);
+    ends.share(5, 1, RING);
+    let port = ends.link.port(5, GpadlId(1)).unwrap();
+    for ring in [&port.outgoing, &port.incoming] {
+        assert_eq!(ring.load(ControlField::FeatureBits), FEATURE_PENDING_SEND_SIZE);
+    }
 }
 
 /// Pages that are given back while somebody still has the ring: he loses it before somebody else gets them.

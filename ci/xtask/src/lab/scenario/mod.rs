@@ -149,6 +149,8 @@ pub(crate) struct Scene<'a> {
     pub(crate) log_start: u64,
     /// The steps told so far.
     pub(crate) steps: Vec<String>,
+    /// What was measured so far, by name.
+    pub(crate) figures: Vec<(String, f64)>,
 }
 
 impl Scene<'_> {

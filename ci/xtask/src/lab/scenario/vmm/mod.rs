@@ -2,9 +2,19 @@
 //! file has the table of its own scenarios; all are listed here, in the order they are played in.
 
 mod balloon;
+mod bound;
+mod buffers;
+mod cycles;
 mod first_light;
+mod hostile;
+mod matrix;
+mod monitor;
 mod reboot;
+mod rescind;
+mod revocation;
 mod sockets;
+mod speed;
+mod subchannels;
 mod versions;
 
 use std::time::Duration;
@@ -15,22 +25,43 @@ use serde_json::Value;
 use super::{Scenario, Scene, eventually, lsvmbus, vmm};
 use crate::lab::control::Offered;
 use crate::lab::guest::describe;
+use crate::lab::kernel::Kernel;
 use crate::lab::kernel_log::complaints;
 
 /// The tables of all files.
-pub(super) const SCENARIOS: &[&[Scenario]] =
-    &[first_light::SCENARIOS, versions::SCENARIOS, balloon::SCENARIOS, sockets::SCENARIOS, LSVMBUS, reboot::SCENARIOS];
-
-/// Kinds of violations that Linux commits as a matter of course; see `ViolationKind::LINUX` of the simulated host.
-const LINUX: &[&str] = &["ReleasedWithGpadls", "GpadlStale", "AfterUnload"];
+pub(super) const SCENARIOS: &[&[Scenario]] = &[
+    first_light::SCENARIOS,
+    balloon::SCENARIOS,
+    sockets::SCENARIOS,
+    versions::SCENARIOS,
+    rescind::SCENARIOS,
+    monitor::SCENARIOS,
+    buffers::SCENARIOS,
+    hostile::SCENARIOS,
+    cycles::SCENARIOS,
+    revocation::SCENARIOS,
+    subchannels::SCENARIOS,
+    LSVMBUS,
+    matrix::SCENARIOS,
+    speed::SCENARIOS,
+    reboot::SCENARIOS,
+];
 
 const LSVMBUS: &[Scenario] = &[Scenario {
     lsvmbus: true,
     ..vmm("vmm-lsvmbus", "the same as lsvmbus prints, with a dozen devices", lsvmbus::equal_for_many)
 }];
 
+/// Kernels on which channels are played with: the lab's own, and the newest of all.
+const UIO: &[Kernel] = &[Kernel::V6_12, Kernel::Sid];
+
 /// Longest wait for something that the guest's kernel does by itself, such as making a device that it was offered.
 const KERNEL: Duration = Duration::from_secs(20);
+
+/// What Linux does as a matter of course with a channel that was rescinded: it takes none of its GPADLs down, and frees
+/// their pages before it releases the relid; and it closes and releases what is open behind its UNLOAD. See
+/// `ViolationKind::LINUX` of the simulated host.
+const LINUX: &[&str] = &["ReleasedWithGpadls", "GpadlStale", "AfterUnload"];
 
 impl Scene<'_> {
     /// A channel as the host lists it.

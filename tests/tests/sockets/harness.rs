@@ -1,0 +1,78 @@
+//! A harness that says of each test whether it passed, failed, or could not run here and why.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(120);
+
+/// What was run so far.
+pub(crate) struct Harness {
+    filters: Vec<String>,
+    list: bool,
+    passed: usize,
+    failed: Vec<String>,
+    ignored: usize,
+}
+
+impl Harness {
+    /// Filters as libtest has them, and `--list`; other options mean nothing here.
+    pub(crate) fn from_arguments() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let list = arguments.iter().any(|argument| argument == "--list");
+        let filters = arguments.into_iter().filter(|argument| !argument.starts_with("--")).collect();
+        Self { filters, list, passed: 0, failed: Vec::new(), ignored: 0 }
+    }
+
+    /// Runs a test if it is wanted, on a thread of its own. `Err` is why it can't run here.
+    pub(crate) fn run(&mut self, family: &str, test: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
+        let name = format!("{family}::{test}");
+        if !self.filters.is_empty() && !self.filters.iter().any(|filter| name.contains(filter.as_str())) {
+            return;
+        }
+        if self.list {
+            println!("{name}: test");
+            return;
+        }
+        let (done, outcome) = channel();
+        let start = Instant::now();
+        std::thread::spawn(move || done.send(catch_unwind(AssertUnwindSafe(run))));
+        let outcome = outcome.recv_timeout(LONG);
+        let ms = start.elapsed().as_millis();
+        match outcome {
+            Ok(Ok(Ok(()))) => {
+                self.passed += 1;
+                println!("test {name} ... ok ({ms} ms)");
+            }
+            Ok(Ok(Err(reason))) => {
+                self.ignored += 1;
+                println!("test {name} ... ignored, {reason}");
+            }
+            Ok(Err(_)) => {
+                println!("test {name} ... FAILED ({ms} ms)");
+                self.failed.push(name);
+            }
+            Err(_) => {
+                println!("test {name} ... FAILED (nothing in {} s)", LONG.as_secs());
+                self.failed.push(name);
+            }
+        }
+    }
+
+    /// Says how it went, and ends the process.
+    pub(crate) fn end(self) {
+        if self.list {
+            return;
+        }
+        let verdict = if self.failed.is_empty() { "ok" } else { "FAILED" };
+        println!("\nfailures: {:?}", self.failed);
+        println!(
+            "test result: {verdict}. {} passed; {} failed; {} ignored",
+            self.passed,
+            self.failed.len(),
+            self.ignored
+        );
+        std::process::exit(i32::from(!self.failed.is_empty()) * 101);
+    }
+}
