@@ -14,21 +14,19 @@ use super::programs::Programs;
 
 const FOLDERS: [&str; 10] = ["bin", "dev", "lib", "proc", "root", "run", "sys", "tmp", "var", "var/lib"];
 
-/// What both guests do first.
+/// What both guests do first. As soon as it finds itself below /proc, this shell runs busybox's commands without a file
+/// for each.
 const PREPARE: &str = "#!/bin/busybox sh
-/bin/busybox --install -s /bin
 export PATH=/bin HOME=/root
-mount -t proc proc /proc
+/bin/busybox mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
-mkdir -p /dev/pts
-mount -t devpts devpts /dev/pts
 ";
 
 /// Loads a module, and before it what it needs; what is there already, or built in, is left alone.
-const LOAD: &str = "#!/bin/sh
+const LOAD: &str = "#!/bin/busybox sh
 there() { grep -q \"^$1 \" /proc/modules || [ ! -e /lib/$1.ko ]; }
 module=$1; shift
 grep -q \"^$module:\" /lib/depends || { echo \"load: there is no module $module in here\" >&2; exit 1; }
@@ -40,7 +38,10 @@ there $module || insmod /lib/$module.ko \"$@\"
 
 /// L2: a quiet boot, then warnings on the console, and hung tasks found while a scenario still looks. With LAB_SHELL on
 /// the kernel's command line the agent's port has a person at its other end, who gets a terminal by the telnet protocol.
-const L2: &str = "echo 30 > /proc/sys/kernel/hung_task_timeout_secs
+const L2: &str = "/bin/busybox --install -s /bin
+mkdir -p /dev/pts
+mount -t devpts devpts /dev/pts
+echo 30 > /proc/sys/kernel/hung_task_timeout_secs
 dmesg -n 5
 until [ -e /dev/vport0p1 ]; do usleep 20000; done
 if [ \"$LAB_SHELL\" ]; then
@@ -117,12 +118,17 @@ pub(crate) struct Runner<'a> {
 /// # Errors
 /// A file is missing or cannot be read.
 pub(crate) fn outer(software: &Software, inner: &[u8], kernel: &Path, runner: &Runner<'_>) -> Result<Vec<u8>> {
-    let (ports, command) = match runner.host {
-        Host::Qemu => ("/dev/ttyS1 /dev/ttyS2", "/qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu"),
-        Host::Vmm => ("/dev/ttyS2", "/bin/vmbus-vmm"),
+    let (prepare, command) = match runner.host {
+        Host::Qemu => {
+            ("stty raw -echo < /dev/ttyS1", "/qemu/lib/ld-linux-x86-64.so.2 --library-path /qemu/lib /qemu/qemu")
+        }
+        // The guest's memory is shared memory. Taking it page by page costs two exits each.
+        Host::Vmm => ("echo always > /sys/kernel/mm/transparent_hugepage/shmem_enabled", "/bin/vmbus-vmm"),
     };
     let run = format!(
-        "for port in {ports}; do stty raw -echo < $port; done\n\
+        "stty raw -echo < /dev/ttyS2\n\
+         {prepare}\n\
+         echo \"lab: the machine starts at $(cut -d ' ' -f 1 /proc/uptime) s\"\n\
          {command} {}\n\
          echo \"lab: the machine ended with $?\"\n\
          poweroff -f\n",
@@ -170,8 +176,17 @@ fn start(
     for (name, code) in &modules.code {
         archive.file(&format!("lib/{name}.ko"), false, code)?;
     }
-    let load =
-        format!("for module in {}; do load $module || echo \"lab: cannot load $module\"; done\n", first.join(" "));
+    let mut order: Vec<&str> = Vec::new();
+    for name in first {
+        let before = modules.before.get(*name).into_iter().flatten().map(String::as_str);
+        for step in before.chain([*name]).filter(|step| modules.code.contains_key(*step)) {
+            if !order.contains(&step) {
+                order.push(step);
+            }
+        }
+    }
+    let load = order.iter().map(|name| format!("insmod /lib/{name}.ko || echo \"lab: cannot load {name}\"\n"));
+    let load: String = load.collect();
     archive.file("init", true, format!("{PREPARE}{load}{run}").as_bytes())?;
     Ok(archive)
 }

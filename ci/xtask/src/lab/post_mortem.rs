@@ -29,17 +29,17 @@ pub(crate) fn post_mortem(logs: &Path, acceleration: Acceleration) -> Option<Sig
         fs::read(logs.join(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     };
     let (console, outer, machine) = (read("console.log"), read("l1-console.log"), read("machine.log"));
-    if let Some(sign) = [&machine, &outer].into_iter().find_map(|log| emulator_failure(log)) {
-        return Some(Sign { text: format!("the emulator's doing: {sign}"), emulator: true });
-    }
-    if let Some(complaint) = complaints(console.lines(), acceleration == Acceleration::Nested).into_iter().next() {
-        return Some(Sign { text: complaint.line, emulator: complaint.emulator });
-    }
     let code = outer.lines().find_map(|line| Some(line.split_once("lab: the machine ended with ")?.1.trim()));
     let vmm_words = || outer.lines().take_while(|line| !line.contains("lab: the machine ended")).last();
     if code == Some(VMM_FAILED) {
         let words = vmm_words().unwrap_or_default();
         return Some(Sign { text: format!("its machine failed: {}", words.trim()), emulator: false });
+    }
+    if let Some(sign) = [&machine, &outer].into_iter().find_map(|log| emulator_failure(log)) {
+        return Some(Sign { text: format!("the emulator's doing: {sign}"), emulator: true });
+    }
+    if let Some(complaint) = complaints(console.lines(), acceleration == Acceleration::Nested).into_iter().next() {
+        return Some(Sign { text: complaint.line, emulator: complaint.emulator });
     }
     if acceleration == Acceleration::Nested && code.is_some() && !console.contains("reboot: ") {
         let text = "its processor was reset and its kernel said nothing: the emulator's doing, it seems";
