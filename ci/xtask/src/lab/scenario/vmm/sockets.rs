@@ -6,24 +6,19 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::LINUX;
 use crate::lab::control_wire::{Call, HostSettings};
 use crate::lab::guest::describe;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         every_time: true,
-        tolerates: LINUX,
         ..vmm(
             "vmm-sockets",
             "the kernel's hv_sock connects and accepts, closes half by half, every byte checked",
             alone,
         )
     },
-    Scenario {
-        tolerates: LINUX,
-        ..vmm("vmm-unaccepted", "a connection that nobody in the guest accepts is taken back", unaccepted)
-    },
+    vmm("vmm-unaccepted", "a connection that nobody in the guest accepts is taken back", unaccepted),
 ];
 
 /// Ports: of a service of the host, of one that it does not have, and two that the guest listens on.
