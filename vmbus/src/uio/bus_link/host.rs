@@ -64,6 +64,9 @@ pub(super) enum Effect<D, P> {
 #[derive(Debug)]
 pub(super) struct Host<D, P> {
     entries: BTreeMap<u32, Entry<D>>,
+    /// Incarnations whose end somebody who had them open has seen, and which sysfs may still show: the kernel tells
+    /// users first, and takes the device away then. Offered again, they would be devices that never were.
+    ended: BTreeSet<u64>,
     next_key: u64,
     /// Whether offers are asked for.
     requested: bool,
@@ -74,7 +77,8 @@ pub(super) struct Host<D, P> {
 
 impl<D: Clone, P> Host<D, P> {
     pub(super) fn new() -> Self {
-        Self { entries: BTreeMap::new(), next_key: 0, requested: false, delivering: false, out: Vec::new() }
+        let (entries, ended) = (BTreeMap::new(), BTreeSet::new());
+        Self { entries, ended, next_key: 0, requested: false, delivering: false, out: Vec::new() }
     }
 
     /// The open devices, subchannels included.
@@ -105,11 +109,7 @@ impl<D: Clone, P> Host<D, P> {
             Heard::Shared { relid, gpadl, what } => self.shared(relid, gpadl, what),
             Heard::Present { present, unread } => self.present(&present, &unread),
             Heard::Opened { key, device, port } => self.opened(key, device, port),
-            Heard::Gone(key) => {
-                if let Some(relid) = self.relid(key) {
-                    self.depart(relid);
-                }
-            }
+            Heard::Gone(key) => self.gone(key),
             Heard::Closed(key) => self.closed(key),
         }
         std::mem::take(&mut self.out)
@@ -242,6 +242,15 @@ impl<D: Clone, P> Host<D, P> {
                 self.out.push(Effect::Close { key: entry.key, device });
             }
         }
+    }
+
+    /// Who has a device open has seen its end.
+    fn gone(&mut self, key: Key) {
+        let Some(entry) = self.entries.values().find(|entry| entry.key == key) else { return };
+        if entry.primary.is_none() {
+            self.ended.insert(entry.incarnation);
+        }
+        self.depart(entry.offer.relid);
     }
 
     fn closed(&mut self, key: Key) {

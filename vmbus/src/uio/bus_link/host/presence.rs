@@ -9,8 +9,9 @@ use super::{Effect, Host};
 use crate::message::{HostMessage, OfferChannel};
 
 impl<D: Clone, P> Host<D, P> {
-    /// Rescinds what is not there any more, then offers what is new. What could not be looked at stays as it is. What has a relid that is not released and closed
-    /// yet is held back: the release leads to another look.
+    /// Rescinds what is not there any more, then offers what is new. What could not be looked at stays as it is. What has
+    /// a relid that is not released and closed yet is held back: the release leads to another look. What has ended is not
+    /// new, however long sysfs shows it.
     pub(super) fn present(&mut self, present: &[Present], unread: &BTreeSet<String>) {
         if !self.requested {
             return;
@@ -20,9 +21,12 @@ impl<D: Clone, P> Host<D, P> {
         for relid in gone {
             self.depart(relid);
         }
+        if unread.is_empty() {
+            self.ended.retain(|ended| present.iter().any(|present| present.incarnation == *ended));
+        }
         for present in present {
             let relid = present.offer.relid;
-            if !self.entries.contains_key(&relid) {
+            if !self.entries.contains_key(&relid) && !self.ended.contains(&present.incarnation) {
                 self.offer(present, present.offer.clone(), None);
             }
             if self.live(relid).is_some_and(|entry| matches!(entry.life, Life::Open { .. })) {

@@ -143,6 +143,11 @@ impl Program {
         bail!("`{}` does not tell `{event}`: {}", self.words, describe(&state))
     }
 
+    /// How it stands and what it has said, for a message.
+    pub(super) fn state(&self, scene: &mut Scene<'_>) -> Result<String> {
+        Ok(describe(&self.job.poll(scene.guest, Duration::ZERO)?))
+    }
+
     /// Whether it still runs.
     pub(super) fn runs(&self, scene: &mut Scene<'_>) -> Result<bool> {
         Ok(self.job.poll(scene.guest, Duration::ZERO)?.timed_out)

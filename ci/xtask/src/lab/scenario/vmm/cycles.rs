@@ -47,7 +47,10 @@ fn cycles(scene: &mut Scene<'_>, count: u64) -> Result<()> {
     // The guest looks at its level when the first and the last cycle after the warm-up begin.
     let mut kept = Vec::new();
     for cycle in 1..=total {
-        one(scene, offer, cycle).with_context(|| format!("cycle {cycle}"))?;
+        if let Err(error) = one(scene, offer, cycle) {
+            let told = program.state(scene)?;
+            return Err(error.context(format!("cycle {cycle}: the program: {told}")));
+        }
         if cycle == total {
             scene.control()?.rescind(offer)?;
         } else {

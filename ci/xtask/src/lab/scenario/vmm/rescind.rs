@@ -19,7 +19,7 @@ const RING_KEPT_KIB: u64 = 256;
 /// Devices of this scenario that are taken back with a GPADL of their ring.
 const RINGS_KEPT: u64 = 5;
 /// What else may be in use afterwards: caches of the first open, page tables.
-const SLACK_KIB: u64 = 6 << 10;
+const SLACK_KIB: u64 = 2 << 10;
 /// Long enough for a rescind to come in between, in milliseconds.
 const SLOW: u64 = 300;
 

@@ -10,20 +10,26 @@ use serde_json::Value;
 use super::super::{Scenario, Scene, vmm};
 use super::bound::{Bound, Ended, Program, echo, field, number};
 use crate::lab::control_wire::Call;
+use crate::lab::host::Host;
+use crate::lab::machine::Shape;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         every_time: true,
         kernels: super::UIO,
+        shape: SMALL,
         ..vmm("vmm-revocation", "taken back while written to: no late write lands in memory", with_revocation)
     },
     Scenario {
         own_boot: true,
         kernels: super::UIO,
+        shape: SMALL,
         ..vmm("vmm-revocation-off", "the same without revocation: the judges find late writes", without_revocation)
     },
 ];
 
+/// All free memory is taken, and under emulation each of its pages costs a lot when it is touched for the first time.
+const SMALL: Shape = Shape { memory_mib: 256, ..Shape::of(Host::Vmm) };
 /// How mappings are made: of the UIO node, which the kernel leaves alone when the device goes, and of the channel's
 /// `ring` file, whose mappings newer kernels end by themselves.
 const LAYOUTS: [&str; 2] = ["contiguous", "mirrored"];
