@@ -64,9 +64,14 @@ fn speed(scene: &mut Scene<'_>) -> Result<()> {
         arguments.extend(["--load".to_owned(), format!("{bytes}x{batch}")]);
     }
     let argv: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let finished = scene.guest.run(&argv, Duration::from_secs(120))?;
+    // Its lines are read when it has ended: they are too many for an answer, and nobody disturbs it meanwhile.
+    let mut job = scene.guest.spawn(&argv)?;
+    let finished = job.wait(scene.guest, Duration::from_secs(120))?;
     ensure!(finished.code == Some(0), "the comparison: {}", describe(&finished));
-    let lines = finished.stdout.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
+    let mut lines = Vec::new();
+    while let Some(line) = job.line(scene.guest, Duration::ZERO)? {
+        lines.push(serde_json::from_str::<Value>(&line).with_context(|| format!("an odd line: {line}"))?);
+    }
     let turns = lines.into_iter().filter(|line| line.get("event").and_then(Value::as_str) == Some("turn"));
     let turns = turns.map(serde_json::from_value::<Turn>).collect::<Result<Vec<_>, _>>()?;
     for turn in &turns {
