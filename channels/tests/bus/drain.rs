@@ -36,7 +36,9 @@ fn what_was_sent_before_a_rescind_is_received() {
     for placement in BOTH {
         let (bus, host) = bus([1], 1);
         let mut channel = open(&bus, 1, placement).unwrap();
-        (1..=5).for_each(|id| drop(host.send(1, id)));
+        for id in 1..=5 {
+            host.send(1, id);
+        }
         rescind(&host, &channel);
         assert!(channel.try_send(OutgoingPacket::in_band(1), &[]).unwrap_err().is_rescinded(), "at once");
         assert_eq!(channel.wait(None).unwrap(), Wake::Packets);
@@ -87,7 +89,9 @@ fn nothing_is_lost_or_seen_twice_whenever_the_rescind_comes() {
                 assert!(error.is_rescinded(), "{error}");
                 ids
             });
-            (0..round).for_each(|id| drop(host.send(1, id)));
+            for id in 0..round {
+                host.send(1, id);
+            }
             host.rescind(1);
             assert_eq!(reader.join().unwrap(), (0..round).collect::<Vec<_>>(), "round {round}");
         });

@@ -162,7 +162,7 @@ impl VmStream {
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
         match &self.way {
             Way::Kernel(socket) => socket.read_timeout(),
-            Way::Bus(connection) => Ok(connection.read_timeout()),
+            Way::Bus(connection) => Ok(connection.read_timeout.get()),
         }
     }
 
@@ -173,7 +173,7 @@ impl VmStream {
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         match &self.way {
             Way::Kernel(socket) => socket.write_timeout(),
-            Way::Bus(connection) => Ok(connection.write_timeout()),
+            Way::Bus(connection) => Ok(connection.write_timeout.get()),
         }
     }
 
@@ -186,7 +186,7 @@ impl VmStream {
         match &self.way {
             Way::Kernel(socket) => socket.set_read_timeout(timeout),
             Way::Bus(connection) => {
-                connection.set_read_timeout(timeout);
+                connection.read_timeout.set(timeout);
                 Ok(())
             }
         }
@@ -201,7 +201,7 @@ impl VmStream {
         match &self.way {
             Way::Kernel(socket) => socket.set_write_timeout(timeout),
             Way::Bus(connection) => {
-                connection.set_write_timeout(timeout);
+                connection.write_timeout.set(timeout);
                 Ok(())
             }
         }
@@ -242,7 +242,8 @@ fn some(timeout: Duration) -> io::Result<Duration> {
 
 impl AsFd for VmStream {
     /// For event loops: readable while a read would not wait. A write that said `WouldBlock` makes it readable, too, once
-    /// there may be room; of the kernel's sockets it is writable then.
+    /// there may be room: a bus's stream has a descriptor that stands for several (an epoll's), and such a one is never
+    /// writable, so wait for input only, and write again when it comes. Of the kernel's sockets it is writable then.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.way {
             Way::Kernel(socket) => socket.as_fd(),

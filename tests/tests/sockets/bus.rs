@@ -8,7 +8,7 @@ use std::time::Instant;
 use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::OfferFlags;
-use vmbus_channels::Settings;
+use vmbus_channels::{Settings, Vmbus};
 use vmbus_devices::socket::{Place, SocketSettings, Sockets, VmListener, VmSocketAddr, VmStream};
 use vmbus_simhost::device::PipeSettings;
 use vmbus_simhost::{Config, Control, DeviceSpec, OfferId, ServerSettings};
@@ -77,6 +77,15 @@ impl OfBus {
         &self.stack.as_ref().unwrap().control
     }
 
+    fn peer(&self, id: OfferId) -> Box<dyn Peer> {
+        let Stack { bus, control, .. } = self.stack.as_ref().unwrap();
+        let instances = control.with(move |simulation| {
+            simulation.host().offered().iter().find(|offer| offer.id == id).map(|offer| offer.instance)
+        });
+        let (bus, instance) = (bus.clone(), instances.unwrap().unwrap());
+        Box::new(Told { control: control.clone(), id, bus, instance, stays: self.is_pipe })
+    }
+
     fn pipe_place(&mut self, echoes: bool) -> Place {
         self.next += 2;
         assert!(self.next <= PIPES, "more pipes than there are");
@@ -104,7 +113,7 @@ impl World for OfBus {
             let instance = place.addr().service_id().unwrap();
             let stream = VmStream::connect(place).unwrap();
             let id = find(self.control(), instance);
-            return (stream, Box::new(Told { control: self.control().clone(), id }));
+            return (stream, self.peer(id));
         }
         self.port += 1;
         let listener = VmListener::bind(self.sockets.at(VmSocketAddr::any(self.port))).unwrap();
@@ -112,7 +121,7 @@ impl World for OfBus {
         let id = self.control().with(move |simulation| simulation.host().connect(service, PipeSettings::default()));
         let id = id.unwrap().unwrap();
         let (stream, _) = listener.accept().unwrap();
-        (stream, Box::new(Told { control: self.control().clone(), id }))
+        (stream, self.peer(id))
     }
 
     fn echo_place(&mut self) -> Result<Place, String> {
@@ -148,6 +157,10 @@ impl World for OfBus {
 struct Told {
     control: Control,
     id: OfferId,
+    bus: Vmbus,
+    instance: Uuid,
+    /// A device is there behind its ends.
+    stays: bool,
 }
 
 impl Peer for Told {
@@ -168,8 +181,17 @@ impl Peer for Told {
     }
 
     fn reset(&mut self) -> Result<(), String> {
+        self.stays = false;
         self.control.rescind(self.id).unwrap();
         Ok(())
+    }
+
+    fn wait_gone(&mut self) {
+        let start = Instant::now();
+        while !self.stays && self.bus.find(self.instance).is_ok() {
+            assert!(start.elapsed() < LONG, "the host does not take the connection back");
+            std::thread::yield_now();
+        }
     }
 
     fn received(&mut self) -> (u64, u64, bool) {

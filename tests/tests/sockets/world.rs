@@ -37,6 +37,8 @@ pub(crate) trait Peer: Send {
     fn go(&mut self);
     /// It is gone without an end; or why that can't be had.
     fn reset(&mut self) -> Result<(), String>;
+    /// Waits until what carries the stream is gone, where its host takes it back: both ends were said, or it was reset.
+    fn wait_gone(&mut self) {}
     /// Bytes that it has read, a sum over them that their order changes, and whether it has read our end.
     fn received(&mut self) -> (u64, u64, bool);
 

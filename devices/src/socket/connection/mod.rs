@@ -5,20 +5,21 @@
 mod inbound;
 mod outbound;
 mod readiness;
+mod timeout;
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
 
 use vmbus_channels::{Channel, Waker};
 
 use self::inbound::Inbound;
 use self::outbound::{Bytes, Outbound};
 use self::readiness::Readiness;
+use self::timeout::Timeout;
 use super::linger::{Leaving, Linger};
 use super::sockets::LocalName;
 use super::{Family, VmSocketAddr};
@@ -48,9 +49,8 @@ pub(super) struct Connection {
     reader: Waker,
     writer: Waker,
     flags: AtomicU32,
-    /// Nanoseconds; zero is no limit.
-    read_timeout: AtomicU64,
-    write_timeout: AtomicU64,
+    pub(super) read_timeout: Timeout,
+    pub(super) write_timeout: Timeout,
     /// Once somebody asked for a descriptor.
     readiness: OnceLock<Option<Readiness>>,
     /// Held by who needs the sides' locks for a moment, while those who sleep with them make way.
@@ -96,8 +96,8 @@ impl Connection {
             reader,
             writer,
             flags: AtomicU32::new(0),
-            read_timeout: AtomicU64::new(0),
-            write_timeout: AtomicU64::new(0),
+            read_timeout: Timeout::default(),
+            write_timeout: Timeout::default(),
             readiness: OnceLock::new(),
             gate: Mutex::new(()),
             name: Mutex::new(None),
@@ -149,22 +149,6 @@ impl Connection {
         }
     }
 
-    pub(super) fn read_timeout(&self) -> Option<Duration> {
-        some_time(&self.read_timeout)
-    }
-
-    pub(super) fn write_timeout(&self) -> Option<Duration> {
-        some_time(&self.write_timeout)
-    }
-
-    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) {
-        self.read_timeout.store(nanoseconds(timeout), Ordering::Relaxed);
-    }
-
-    pub(super) fn set_write_timeout(&self, timeout: Option<Duration>) {
-        self.write_timeout.store(nanoseconds(timeout), Ordering::Relaxed);
-    }
-
     /// The lock of a side; one who would not wait for bytes does not wait for it, either.
     fn side<'a, T>(&self, side: &'a Mutex<T>) -> io::Result<MutexGuard<'a, T>> {
         match side.try_lock() {
@@ -177,7 +161,7 @@ impl Connection {
 
     /// Reads by `take`, which brings what is there now, waiting for it if there is nothing.
     fn read_by(&self, mut take: impl FnMut(&mut Inbound) -> io::Result<usize>) -> io::Result<usize> {
-        let deadline = self.read_timeout().and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = self.read_timeout.deadline();
         let mut inbound = self.side(&self.inbound)?;
         loop {
             if self.is(READ_SHUT) {
@@ -269,7 +253,7 @@ impl Connection {
     }
 
     fn write_locked(&self, outbound: &mut MutexGuard<'_, Outbound>, bytes: &mut Bytes<'_>) -> io::Result<()> {
-        let deadline = self.write_timeout().and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = self.write_timeout.deadline();
         loop {
             if self.is(WRITE_SHUT) || outbound.is_end_sent() {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -399,16 +383,5 @@ impl Drop for Connection {
         let (Some(receiver), Some(sender)) = (inbound.take_receiver(), outbound.take_sender()) else { return };
         let ended = inbound.is_at_end();
         self.linger.leave(Leaving::new(receiver, sender, ended, name));
-    }
-}
-
-fn nanoseconds(timeout: Option<Duration>) -> u64 {
-    timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1))
-}
-
-fn some_time(time: &AtomicU64) -> Option<Duration> {
-    match time.load(Ordering::Relaxed) {
-        0 => None,
-        time => Some(Duration::from_nanos(time)),
     }
 }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::Test;
+use super::{Test, asleep};
 use crate::world::{LONG, SHORT, World, checksum, pattern};
 
 pub(crate) fn tests() -> Vec<(&'static str, Test)> {
@@ -15,6 +15,7 @@ pub(crate) fn tests() -> Vec<(&'static str, Test)> {
         ("what_was_written_before_the_drop_arrives", written_before_drop),
         ("a_reset_is_told_from_an_end", reset),
         ("a_reset_behind_an_end_is_no_reset", reset_behind_end),
+        ("a_reset_is_told_behind_what_came_before_it", reset_behind_bytes),
         ("the_end_is_said_however_full_it_is", end_when_full),
         ("take_error_tells_a_reset_once", take_error),
         ("shutdown_wakes_a_reader", wakes_reader),
@@ -55,8 +56,9 @@ fn lingering(world: &mut dyn World) -> Result<(), String> {
     peer.end();
     stream.shutdown(Shutdown::Write).unwrap();
     peer.wait_received((0, 0, true));
-    // Both have said their end by now; what was sent is still there.
-    std::thread::sleep(SHORT);
+    // Both have said their end by now, and the host may be done with it; what was sent is still there.
+    peer.wait_gone();
+    assert!(stream.take_error().unwrap().is_none(), "that is no reset");
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     assert!(all == pattern(0, 20_000));
@@ -80,8 +82,7 @@ fn written_before_drop(world: &mut dyn World) -> Result<(), String> {
 fn reset(world: &mut dyn World) -> Result<(), String> {
     let (mut stream, mut peer) = world.told();
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || reader.read(&mut [0; 1]).map_err(|error| error.kind()));
-    std::thread::sleep(SHORT);
+    let reading = asleep(move || reader.read(&mut [0; 1]).map_err(|error| error.kind()));
     peer.reset()?;
     assert_eq!(reading.join().unwrap(), Err(ErrorKind::ConnectionReset));
     assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::ConnectionReset, "and so it stays");
@@ -97,12 +98,30 @@ fn reset_behind_end(world: &mut dyn World) -> Result<(), String> {
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 3);
     assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
     peer.reset()?;
-    for _ in 0..3 {
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "nothing was lost");
-        std::thread::sleep(SHORT);
-    }
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "whenever it comes");
+    peer.wait_gone();
+    assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0, "nothing was lost");
     assert_eq!(stream.write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     assert!(stream.take_error().unwrap().is_none());
+    Ok(())
+}
+
+fn reset_behind_bytes(world: &mut dyn World) -> Result<(), String> {
+    let (mut stream, mut peer) = world.told();
+    peer.send(300);
+    assert!(super::readable(&stream, LONG));
+    peer.reset()?;
+    peer.wait_gone();
+    let (mut begins, mut rest) = ([0; 100], [0; 300]);
+    assert_eq!(stream.peek(&mut begins).unwrap(), 100);
+    assert_eq!(stream.read(&mut begins).unwrap(), 100);
+    assert!(super::readable(&stream, LONG), "200 are left");
+    assert!(stream.take_error().unwrap().is_none(), "not yet");
+    assert_eq!(stream.read(&mut rest).unwrap(), 200);
+    assert_eq!([&begins[..], &rest[..200]].concat(), pattern(0, 300));
+    assert!(super::readable(&stream, LONG), "an error is something to read");
+    assert_eq!(stream.read(&mut rest).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(stream.take_error().unwrap().is_none(), "it was told");
     Ok(())
 }
 
@@ -138,8 +157,7 @@ fn take_error(world: &mut dyn World) -> Result<(), String> {
 fn wakes_reader(world: &mut dyn World) -> Result<(), String> {
     let (stream, mut peer) = world.told();
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || reader.read(&mut [0; 1]).unwrap());
-    std::thread::sleep(SHORT);
+    let reading = asleep(move || reader.read(&mut [0; 1]).unwrap());
     stream.shutdown(Shutdown::Read).unwrap();
     assert_eq!(reading.join().unwrap(), 0);
     (&stream).write_all(b"x").unwrap();
@@ -152,7 +170,7 @@ fn wakes_writer(world: &mut dyn World) -> Result<(), String> {
     let (stream, mut peer) = world.told();
     peer.stop();
     let mut writer = stream.try_clone().unwrap();
-    let writing = std::thread::spawn(move || {
+    let writing = asleep(move || {
         let mut written = 0;
         loop {
             match writer.write(&pattern(written, 50_000)) {
@@ -161,7 +179,6 @@ fn wakes_writer(world: &mut dyn World) -> Result<(), String> {
             }
         }
     });
-    std::thread::sleep(4 * SHORT);
     assert!(!writing.is_finished(), "the writer is not kept waiting");
     stream.shutdown(Shutdown::Both).unwrap();
     let (written, error) = writing.join().unwrap();

@@ -117,8 +117,7 @@ fn close_ends_accept(world: &mut dyn World) -> Result<(), String> {
     let (place, _) = world.listening()?;
     let listener = VmListener::bind(&place).unwrap();
     let other = listener.try_clone().unwrap();
-    let accepting = std::thread::spawn(move || other.accept().map(drop).map_err(|error| error.kind()));
-    std::thread::sleep(SHORT);
+    let accepting = super::asleep(move || other.accept().map(drop).map_err(|error| error.kind()));
     assert!(!accepting.is_finished());
     listener.close();
     assert_eq!(accepting.join().unwrap(), Err(ErrorKind::ConnectionAborted));

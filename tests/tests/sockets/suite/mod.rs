@@ -6,11 +6,13 @@ mod meeting;
 mod waiting;
 
 use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::world::World;
+use crate::world::{LONG, World};
 
 /// A test.
 pub(crate) type Test = fn(&mut dyn World) -> Result<(), String>;
@@ -19,6 +21,23 @@ pub(crate) type Test = fn(&mut dyn World) -> Result<(), String>;
 pub(crate) fn all() -> Vec<(&'static str, Test)> {
     let parts = [bytes::tests(), ends::tests(), meeting::tests(), waiting::tests()];
     parts.into_iter().flatten().collect()
+}
+
+/// Does this on another thread, and returns when that sleeps (or is done): what it waits for, it has found missing.
+pub(crate) fn asleep<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let (tell, told) = channel();
+    let thread = std::thread::spawn(move || {
+        tell.send(std::fs::read_link("/proc/thread-self").unwrap()).unwrap();
+        run()
+    });
+    let (start, stat) = (Instant::now(), std::path::Path::new("/proc").join(told.recv().unwrap()).join("stat"));
+    // The state follows the name, which is in brackets.
+    let sleeps = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'));
+    while !thread.is_finished() && !std::fs::read_to_string(&stat).is_ok_and(sleeps) {
+        assert!(start.elapsed() < LONG, "it does not wait");
+        std::thread::yield_now();
+    }
+    thread
 }
 
 /// Whether a descriptor becomes readable in time.

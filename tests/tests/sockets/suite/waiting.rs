@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vmbus_devices::socket::VmStream;
 
-use super::{Test, readable};
+use super::{Test, asleep, readable};
 use crate::world::{LONG, SHORT, World, checksum, pattern};
 
 /// More than any socket keeps for a peer that does not read.
@@ -89,8 +89,7 @@ fn write_timeout(world: &mut dyn World) -> Result<(), String> {
 fn independent(world: &mut dyn World) -> Result<(), String> {
     let (mut stream, mut peer) = world.told();
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || reader.read(&mut [0; 1]).unwrap());
-    std::thread::sleep(SHORT);
+    let reading = asleep(move || reader.read(&mut [0; 1]).unwrap());
     let bytes = pattern(0, 500_000);
     stream.write_all(&bytes).unwrap();
     peer.wait_received((500_000, checksum(&bytes), false));
@@ -134,11 +133,10 @@ fn goes_on(world: &mut dyn World) -> Result<(), String> {
     peer.stop();
     let bytes = pattern(0, BOUND);
     let sent = bytes.clone();
-    let writing = std::thread::spawn(move || {
+    let writing = asleep(move || {
         stream.write_all(&sent).unwrap();
         stream
     });
-    std::thread::sleep(SHORT);
     assert!(!writing.is_finished());
     peer.go();
     drop(writing.join().unwrap());
@@ -176,8 +174,7 @@ fn readiness(world: &mut dyn World) -> Result<(), String> {
     quiet(&stream);
     // Also where a blocking read took note of the event.
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || reader.read(&mut [0; 10]).unwrap());
-    std::thread::sleep(SHORT);
+    let reading = asleep(move || reader.read(&mut [0; 10]).unwrap());
     peer.send(100);
     assert_eq!(reading.join().unwrap(), 10);
     assert!(readable(&stream, Duration::ZERO), "90 are left");
@@ -193,8 +190,7 @@ fn readiness(world: &mut dyn World) -> Result<(), String> {
 fn readiness_beside_reader(world: &mut dyn World) -> Result<(), String> {
     let (stream, mut peer) = world.told();
     let mut reader = stream.try_clone().unwrap();
-    let reading = std::thread::spawn(move || reader.read(&mut [0; 10]).unwrap());
-    std::thread::sleep(SHORT);
+    let reading = asleep(move || reader.read(&mut [0; 10]).unwrap());
     let _ = readable(&stream, SHORT);
     assert!(!reading.is_finished(), "it sleeps again");
     peer.send(20);
