@@ -131,6 +131,7 @@ mod tests {
             append: String::new(),
             memory_mib: 64,
             processors: 1,
+            timers: true,
             console: "/none/console".into(),
             agent: "/none/agent".to_owned(),
         };
