@@ -118,7 +118,7 @@ pub(crate) fn probe(host: Host, software: &Software, programs: &Programs) -> Res
     }
     let cannot = match host {
         Host::Qemu => qemu::probe(software)?,
-        Host::Vmm => vmm::probe(programs)?,
+        Host::Vmm => vmm::probe(software, programs)?,
     };
     Ok(match cannot {
         None => (Acceleration::Kvm, "this machine's KVM has what it takes".to_owned()),

@@ -5,20 +5,25 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Places, Plan, quoted};
+use super::{Places, Plan, qemu, quoted};
+use crate::lab::fetch::Software;
 use crate::lab::programs::Programs;
 use crate::process::{Guarded, ending};
 
-/// Why this machine's KVM cannot run a guest, if so.
-pub(super) fn probe(programs: &Programs) -> Result<Option<String>> {
+/// Exit code of programs that do not know an argument.
+const USAGE: i32 = 2;
+
+/// Why this machine's KVM cannot run a guest, if so. A VMM that cannot tell needs what QEMU needs.
+pub(super) fn probe(software: &Software, programs: &Programs) -> Result<Option<String>> {
     let mut command = Command::new(programs.vmm()?);
     command.arg("--probe");
     let mut vmm = Guarded::spawn(&command)?;
     let ended = vmm.wait(Duration::from_secs(10))?;
-    if ended.is_some_and(|status| status.success()) {
-        return Ok(None);
+    match ended.map(|status| status.code()) {
+        Some(Some(0)) => return Ok(None),
+        Some(Some(USAGE)) => return qemu::probe(software),
+        _ => vmm.kill(),
     }
-    vmm.kill();
     let words = vmm.words();
     let why = words.trim().lines().last().map(|line| line.trim_start_matches("error: ").to_owned());
     Ok(Some(why.filter(|why| !why.is_empty()).unwrap_or_else(|| ending(ended))))
