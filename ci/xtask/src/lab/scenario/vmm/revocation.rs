@@ -112,7 +112,7 @@ fn without_revocation(scene: &mut Scene<'_>) -> Result<()> {
 /// and checks all that is free.
 fn judge(scene: &mut Scene<'_>, number: u64, words: &str, codes: &[i32]) -> Result<Judged> {
     let device = Bound::offer(scene, echo(number, false))?;
-    let line = format!("revocation {} --check-seconds 4 {words}", device.instance);
+    let line = format!("revocation {} --check-seconds 2 {words}", device.instance);
     let mut program = Program::start(scene, &line)?;
     program.hear(scene, "writing")?;
     let pages: Vec<u64> = scene.control()?.ask(Call::RingPages { offer: device.offer })?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::super::{Scenario, Scene, vmm};
-use super::bound::{Bound, Counted, LONG, Program, echo, field, number};
+use super::bound::{Bound, Counted, LONG, Program, echo, field, number, run};
 use crate::lab::control_wire::Call;
 use crate::lab::host::Host;
 use crate::lab::machine::Shape;
@@ -24,6 +24,9 @@ pub(super) const SCENARIOS: &[Scenario] = &[Scenario {
 const COUNT: usize = 2;
 /// A channel without a reply for so long is silent.
 const SILENT_MS: u64 = 1500;
+
+/// How long a release may take that nothing stands in the way of.
+const FORGOTTEN: Duration = Duration::from_secs(3);
 
 /// A device with its subchannels, and the program that uses them.
 struct Play {
@@ -136,32 +139,40 @@ fn single(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// All are taken back while in use.
+/// All are taken back while in use. Linux forgets the subchannels then: `uio_hv_generic` unregisters the device while it is
+/// open, so that its last close finds nothing to close, and nobody releases what was open beside the primary. That is
+/// told; what is insisted on is the primary, and that nothing is released twice.
 fn with_primary(scene: &mut Scene<'_>) -> Result<()> {
     let mut play = Play::start(scene, 52, "--until-silent")?;
     let before = Counted::now(scene)?;
     scene.control()?.call(Call::RescindDevice { offer: play.device.offer })?;
     let end = finish(scene, &mut play, &[6])?;
     scene.say(format!("taken back with their primary: exit 6; closing took {}", close_times(&end)));
-    let start = Instant::now();
-    let gone = |states: &[String]| states.iter().all(|state| state == "gone");
-    let mut states = play.states(scene)?;
-    while !gone(&states) && start.elapsed() < Duration::from_secs(10) {
+    scene.control()?.wait_state(play.device.offer, "gone", LONG)?;
+    scene.await_device(&play.device.instance, false)?;
+    ensure!(scene.control()?.released(play.device.relid)? == 1, "the primary's relid is not released once");
+    let (start, mut states) = (Instant::now(), play.states(scene)?);
+    while states.iter().any(|state| state != "gone") && start.elapsed() < FORGOTTEN {
         std::thread::sleep(Duration::from_millis(200));
         states = play.states(scene)?;
     }
     let after = Counted::now(scene)?;
-    scene.say(format!(
-        "{} ms after the last close: {states:?}; {} of 3 closes, {} of 3 releases",
-        start.elapsed().as_millis(),
-        after.since(&before, "closes")?,
-        after.since(&before, "released")?
-    ));
-    ensure!(gone(&states), "not all are released: {states:?}");
-    play.device.gone(scene)?;
+    let (closes, released) = (after.since(&before, "closes")?, after.since(&before, "released")?);
+    let waited = start.elapsed().as_millis();
+    scene.say(format!("{waited} ms later: {states:?}; {closes} of 3 closes, {released} of 3 releases"));
     for (_, relid) in &play.subchannels {
-        ensure!(scene.control()?.released(*relid)? == 1, "relid {relid} is not released once");
+        ensure!(scene.control()?.released(*relid)? <= 1, "relid {relid} is released twice");
     }
+    if released < 3 {
+        scene.say("this kernel never releases subchannels that were open when their primary was taken back");
+    }
+
+    // The bus goes on.
+    let device = Bound::offer(scene, echo(53, false))?;
+    let ended = run(scene, &format!("echo {} --count 50", device.instance), &[0])?;
+    scene.control()?.rescind(device.offer)?;
+    scene.control()?.wait_state(device.offer, "gone", LONG)?;
+    scene.say(format!("another device works: {} of 50 packets come back", field(&ended.last()?, "received")));
     Ok(())
 }
 
