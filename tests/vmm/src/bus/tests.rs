@@ -117,6 +117,8 @@ fn a_guest_that_starts_anew_finds_its_host_as_it_was() {
     assert_eq!((counters.contacts, counters.unloads, counters.left_open, counters.opens), (2, 0, 2, 14));
     let stats = &guest.bus.shared().stats;
     assert_eq!((stats.waiting.load(Ordering::Relaxed), stats.lost.load(Ordering::Relaxed)), (0, 0));
+    // The machine is a new one, and knows the connections again.
+    assert_eq!(stats.signals_by_hypercall.load(Ordering::Relaxed), 0);
     assert!(control.violations().unwrap().is_empty());
 }
 

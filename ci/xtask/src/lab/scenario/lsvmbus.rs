@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::{Scene, eventually};
-use crate::lab::control_wire::{Call, Device};
+use super::Scene;
+use crate::lab::control_wire::Device;
 use crate::lab::guest::describe;
 
 /// Classes of devices that the tool has names for, and one that it has none for.
@@ -16,9 +16,6 @@ const CLASSES: [&str; 5] = [
     "cfa8b69e-5b4a-4cc0-b98b-8ba1a1f3f95a",
     "99999999-5b4a-4cc0-b98b-8ba1a1f3f95a",
 ];
-
-/// Subchannels of one of the devices.
-const SUBCHANNELS: u32 = 3;
 
 /// Byte for byte the same at each level of detail.
 pub(super) fn equal(scene: &mut Scene<'_>) -> Result<()> {
@@ -33,41 +30,22 @@ pub(super) fn equal(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The same with a dozen devices, some with monitor ids, one with subchannels.
+/// The same with a dozen devices.
 pub(super) fn equal_for_many(scene: &mut Scene<'_>) -> Result<()> {
     let mut offers = Vec::new();
     for number in 0..12 {
         let class = CLASSES.get(number).map(|class| (*class).to_owned());
-        let monitored = number % 3 != 0;
-        let device = Device { kind: "echo".to_owned(), number: number as u64, class, monitored, ..Device::default() };
+        let device = Device { kind: "echo".to_owned(), number: number as u64, class, ..Device::default() };
         offers.push(scene.control()?.offer(device)?);
     }
     for offer in &offers {
         let instance = scene.control()?.offered(*offer)?.instance;
         scene.await_device(&instance, true)?;
     }
-    let wide = *offers.last().context("no offers")?;
-    open_with_subchannels(scene, wide)?;
     equal(scene)?;
     for offer in offers {
-        scene.control()?.call(Call::RescindDevice { offer })?;
+        scene.control()?.rescind(offer)?;
         scene.control()?.wait_state(offer, "gone", Duration::from_secs(20))?;
     }
     Ok(())
-}
-
-/// A program keeps the device open, because the kernel takes subchannels only then.
-fn open_with_subchannels(scene: &mut Scene<'_>, offer: u64) -> Result<()> {
-    let instance = scene.control()?.offered(offer)?.instance;
-    scene.vmbusctl(&["bind", &instance], 0)?;
-    scene.guest.spawn(&["vmbus-lab-guest", "echo", &instance])?;
-    scene.control()?.wait_state(offer, "open", Duration::from_secs(20))?;
-    for _ in 0..SUBCHANNELS {
-        scene.control()?.call(Call::Subchannel { offer })?;
-    }
-    let count = format!("ls /sys/bus/vmbus/devices/{instance}/channels | wc -l");
-    let all = (SUBCHANNELS + 1).to_string();
-    eventually("the subchannels in sysfs", Duration::from_secs(20), || {
-        Ok((scene.guest.shell(&count)? == all).then_some(()))
-    })
 }

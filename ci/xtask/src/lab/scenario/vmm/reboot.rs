@@ -66,24 +66,18 @@ fn counts(scene: &mut Scene<'_>) -> Result<Vec<u64>> {
     LEAVING.iter().map(|name| count(name).with_context(|| format!("no counter {name}"))).collect()
 }
 
-/// The modules of the bus are unloaded while a device is there, and loaded again.
+/// The modules of the bus are unloaded and loaded again, as nobody does but who develops them.
 fn unload(scene: &mut Scene<'_>) -> Result<()> {
-    let device = Device { kind: "echo".to_owned(), number: 6, ..Device::default() };
-    let offer = scene.control()?.offer(device)?;
-    let instance = scene.offered(offer)?.instance;
     for version in ["5.3", "4.1", "3.0"] {
-        scene.await_device(&instance, true)?;
-        let (before, violations) = (counts(scene)?, scene.control()?.violations()?);
+        let before = counts(scene)?;
         scene.guest.shell("rmmod uio_hv_generic uio hv_vmbus")?;
         let after = counts(scene)?;
         ensure!(after.get(1) == before.get(1).map(|unloads| unloads + 1).as_ref(), "UNLOAD: {before:?}, {after:?}");
-        let deviations = versions::deviations(&violations.kept, &scene.control()?.violations()?.kept);
         let settings = HostSettings { versions: Some(vec![version.to_owned()]), ..HostSettings::default() };
         scene.control()?.call(Call::Configure(settings))?;
         scene.guest.load_modules()?;
         let text = versions::echo(scene).with_context(|| format!("loaded again at {version}"))?;
-        scene.say(format!("unloaded by UNLOAD ({deviations}), loaded again at {version}: {text}"));
+        scene.say(format!("unloaded by UNLOAD and loaded again at {version}: {text}"));
     }
-    scene.control()?.rescind(offer)?;
-    scene.control()?.wait_state(offer, "gone", super::KERNEL)
+    Ok(())
 }

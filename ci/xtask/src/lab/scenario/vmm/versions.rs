@@ -76,7 +76,7 @@ fn at(scene: &mut Scene<'_>, version: &str) -> Result<()> {
 }
 
 /// What the guest did that is not by the book, by kind.
-pub(super) fn deviations(before: &[String], after: &[String]) -> String {
+fn deviations(before: &[String], after: &[String]) -> String {
     let mut kinds = BTreeMap::<&str, u32>::new();
     for words in after.iter().skip(before.len()) {
         *kinds.entry(words.split(' ').next().unwrap_or_default()).or_default() += 1;
