@@ -104,6 +104,13 @@ pub(crate) mod tests {
         BusMemory::new(&file).unwrap()
     }
 
+    impl BusMemory {
+        /// The same memory in a mapping of its own.
+        pub(crate) fn again(&self) -> Self {
+            Self::new(&self.file).unwrap()
+        }
+    }
+
     #[test]
     fn bytes_and_words_are_the_same_memory_and_end_with_it() {
         let memory = pages(2);

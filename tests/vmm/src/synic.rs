@@ -134,7 +134,7 @@ impl<W: Wires> Synic<W> {
         let Some(slot) = page.and_then(|page| Slot::of(&self.memory, page, sint)) else { return Ok(()) };
         let mut outcome = Ok(());
         while let Some(message) = queue.front() {
-            if !slot.put(message, queue.len() > 1) {
+            if !slot.put(message) {
                 return outcome;
             }
             queue.pop_front();

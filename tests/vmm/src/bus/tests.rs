@@ -64,6 +64,11 @@ fn a_relid_can_be_signalled_while_it_is_offered() {
     guest.bus.control().rescind(id).unwrap();
     assert_eq!(guest.hear(), HostMessage::Rescind { relid: 1 });
     guest.post(&GuestMessage::RelidReleased { relid: 1 });
+    let until = Instant::now() + Duration::from_secs(20);
+    while guest.signal(1) != 0x12 {
+        assert!(Instant::now() < until);
+        std::thread::yield_now();
+    }
     // Offers made now, and heard of, come after what was posted.
     guest.bus.control().offer(DeviceSpec::echo(4)).unwrap();
     guest.bus.control().offer(DeviceSpec::echo(5)).unwrap();

@@ -35,8 +35,10 @@ impl<'a> Slot<'a> {
 
     /// Fills the slot if it is empty. Otherwise the guest is told that something waits, so that it says when it has
     /// emptied the slot.
-    pub(super) fn put(&self, message: &Message, more_behind: bool) -> bool {
+    pub(super) fn put(&self, message: &Message) -> bool {
         if !self.is_empty() {
+            #[cfg(test)]
+            super::tests::in_between();
             self.header.fetch_or(PENDING, Ordering::SeqCst);
             // The guest empties the slot and then looks at the flag, each with a full barrier behind; we set the flag and
             // then look at the slot. So one of us sees the other: nobody waits for a word that is not coming.
@@ -53,9 +55,8 @@ impl<'a> Slot<'a> {
         }
         self.origin.store(0, Ordering::Relaxed);
         let size = u64::try_from(bytes.len()).unwrap_or(0) << 32;
-        let pending = if more_behind { PENDING } else { 0 };
         // The type goes last: with it the slot is the guest's.
-        self.header.store(CHANNEL_MESSAGE | size | pending, Ordering::SeqCst);
+        self.header.store(CHANNEL_MESSAGE | size, Ordering::SeqCst);
         true
     }
 
