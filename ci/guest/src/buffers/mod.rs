@@ -99,10 +99,10 @@ impl Desk {
             let mut sum = 0;
             for (place, found) in (0_u64..).zip(words) {
                 let (found, expected) = (u64::from_le(found.load(Ordering::Acquire)), word(seed, place));
-                ensure!(
-                    found == expected,
-                    "word {place} behind {offset} is {found:#x}, and the host wrote {expected:#x}"
-                );
+                if found != expected {
+                    self.gone(memory)?;
+                    bail!("word {place} behind {offset} is {found:#x}, and the host wrote {expected:#x}");
+                }
                 sum = add(sum, found);
             }
             ensure!(told == Some(sum), "the host says that it wrote {told:x?}, found is {sum:#x}");
@@ -113,9 +113,21 @@ impl Desk {
                 add(sum, mine)
             });
             let told = self.ask(SUM, gpadl, offset, bytes, 0)?;
-            ensure!(told == Some(sum), "the host found {told:x?} behind {offset}, and {sum:#x} was written");
+            if told != Some(sum) {
+                self.gone(memory)?;
+                bail!("the host found {told:x?} behind {offset}, and {sum:#x} was written");
+            }
         }
         ensure!(self.ask(SUM, gpadl, memory.bytes(), 8, 0)?.is_none(), "the host finds bytes behind the end");
+        Ok(())
+    }
+
+    /// An error if the buffer was taken away while it was looked at: then it is all zeroes, and that is why.
+    fn gone(&mut self, memory: &Mapping) -> anyhow::Result<()> {
+        if memory.is_revoked() {
+            // Whoever revokes a mapping ends the channel next.
+            self.channel.wait(Some(PATIENCE))?;
+        }
         Ok(())
     }
 
