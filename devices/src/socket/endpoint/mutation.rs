@@ -39,7 +39,7 @@ macro_rules! mutated {
         let is = $mutations.without == Some($crate::socket::endpoint::mutation::Mutation::$which);
         #[cfg(not(any(test, feature = "mutations")))]
         let is = {
-            let _ = $mutations;
+            let _ = ($mutations, stringify!($which));
             false
         };
         is
