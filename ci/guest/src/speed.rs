@@ -140,8 +140,19 @@ pub(crate) fn run(args: &SpeedArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the channel of the only socket is.
+/// Where the channel of the only socket is. A socket is connected before its channel is in sysfs: the kernel's driver runs
+/// while the device is still being made. So this looks again for a while.
 fn socket_counters() -> anyhow::Result<PathBuf> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match find_socket_counters() {
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            found => return found,
+        }
+    }
+}
+
+fn find_socket_counters() -> anyhow::Result<PathBuf> {
     let inside = |folder: &Path| -> anyhow::Result<Option<PathBuf>> {
         let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
         let paths: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
