@@ -193,6 +193,15 @@ impl Line {
         }
     }
 
+    /// As [`rescind`](Self::rescind), by a user to whom the line's descriptor has shown that the device is gone: the link
+    /// hears of it, too.
+    pub fn end(&self) {
+        match self {
+            Self::Uio(line) => line.end(),
+            Self::Wire(line) => line.rescind(),
+        }
+    }
+
     /// Whether the rings outlive the channel: what the host has put there can be read after a rescind, until the bus ends.
     /// Where a kernel frees them, they are zeroes by then.
     #[must_use]

@@ -123,7 +123,7 @@ impl Sleeper {
         let [line, waker, rang] = on.map(|polled| polled.revents());
         if line.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
             // Nothing undoes these bits of a device's node, and they come before any event count.
-            hold.line().rescind();
+            hold.line().end();
             return Err(hold.gone());
         }
         if !rang.is_empty() {

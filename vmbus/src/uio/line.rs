@@ -43,9 +43,14 @@ impl Line {
     pub(crate) fn rescind(&self) {
         match &self.subchannel {
             Some(subchannel) => subchannel.rescind(),
-            // Whoever finds out first tells the link.
-            None => self.shared.end(),
+            // The link knows, or it is our own doing: to the link, the device has not ended for that.
+            None => self.shared.revoke_and_log(),
         }
+    }
+
+    /// The kernel has shown that the device is gone. Whoever finds out first tells the link.
+    pub(crate) fn end(&self) {
+        self.shared.end();
     }
 
     pub(crate) fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {

@@ -244,10 +244,10 @@ impl<D: Clone, P> Host<D, P> {
         }
     }
 
-    /// Who has a device open has seen its end.
+    /// Who has a device open has seen its end. One that was taken away here, as an unload does, has not ended for that.
     fn gone(&mut self, key: Key) {
         let Some(entry) = self.entries.values().find(|entry| entry.key == key) else { return };
-        if entry.primary.is_none() {
+        if entry.primary.is_none() && !entry.rescinded {
             self.ended.insert(entry.incarnation);
         }
         self.depart(entry.offer.relid);

@@ -170,7 +170,8 @@ impl World {
                 if !open.is_empty() {
                     let device = open[usize::try_from(self.random(open.len() as u64)).unwrap()];
                     let key = self.keys[&device];
-                    let entry = self.host.entries.values().find(|entry| entry.key == key && entry.primary.is_none());
+                    let is = |entry: &&Entry<_>| entry.key == key && entry.primary.is_none() && !entry.rescinded;
+                    let entry = self.host.entries.values().find(is);
                     self.ended.extend(entry.map(|entry| entry.incarnation));
                     self.hear(Heard::Gone(key));
                 }
