@@ -10,6 +10,8 @@ const LONG: Duration = Duration::from_secs(120);
 /// What was run so far.
 pub(crate) struct Harness {
     filters: Vec<String>,
+    /// Nothing is all of them.
+    families: Vec<String>,
     list: bool,
     passed: usize,
     failed: Vec<String>,
@@ -17,17 +19,23 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
-    /// Filters as libtest has them, and `--list`; other options mean nothing here.
+    /// Filters as libtest has them, `--list`, and `--family=NAME`, with all variants of it; other options mean nothing here.
     pub(crate) fn from_arguments() -> Self {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         let list = arguments.iter().any(|argument| argument == "--list");
+        let families = arguments.iter().filter_map(|argument| argument.strip_prefix("--family="));
+        let families = families.map(str::to_owned).collect();
         let filters = arguments.into_iter().filter(|argument| !argument.starts_with("--")).collect();
-        Self { filters, list, passed: 0, failed: Vec::new(), ignored: 0 }
+        Self { filters, families, list, passed: 0, failed: Vec::new(), ignored: 0 }
     }
 
     /// Runs a test if it is wanted, on a thread of its own. `Err` is why it can't run here.
     pub(crate) fn run(&mut self, family: &str, test: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
         let name = format!("{family}::{test}");
+        let is_of = |of: &String| family.strip_prefix(of.as_str()).is_some_and(|it| it.is_empty() || it.starts_with('-'));
+        if !self.families.is_empty() && !self.families.iter().any(is_of) {
+            return;
+        }
         if !self.filters.is_empty() && !self.filters.iter().any(|filter| name.contains(filter.as_str())) {
             return;
         }

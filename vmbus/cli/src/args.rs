@@ -64,6 +64,9 @@ pub(crate) enum Command {
     #[command(after_long_help = exit::POINTER)]
     Bind(Bind),
     /// Give a device back to its kernel driver
+    ///
+    /// Do so only while the host keeps the device: kernels leave the rescind callback of uio_hv_generic on a channel that
+    /// was opened, and crash when the host takes such a device away behind the unbind (`doctor` names the bug).
     #[command(after_long_help = exit::POINTER)]
     Unbind(Unbind),
     /// Undo what was begun on a device and never finished, or on all of them

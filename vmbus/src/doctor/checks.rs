@@ -119,22 +119,23 @@ fn known_bug(facts: &Facts, bug: &KnownBug) -> Option<Finding> {
         Applies::LargePages => facts.page_bytes != 4096,
         Applies::Subchannels => facts.devices.iter().any(|device| opens_subchannels(device.class)),
         Applies::FileCopy => facts.offers(Class::FCOPY),
+        Applies::InUserSpace => facts.devices.iter().any(|device| device.driver.as_deref() == Some(UIO_DRIVER)),
     };
     let verdict = bug.verdict(&facts.kernel);
     if !applies || verdict == Verdict::Clear {
         return None;
     }
-    let fixed = bug.fixed_in(&facts.kernel);
     let (severity, title) = match verdict {
         Verdict::Affected => (bug.severity, format!("this kernel has a known bug: {}", bug.title)),
         _ => (bug.severity.min(Severity::Warning), format!("this kernel may have a known bug: {}", bug.title)),
     };
-    let mut fix = format!("run Linux {fixed} or later");
-    if facts.kernel.precision != Precision::Exact {
+    let mut fix = bug.fixed_in(&facts.kernel).map_or_else(String::new, |fixed| format!("run Linux {fixed} or later"));
+    if !fix.is_empty() && facts.kernel.precision != Precision::Exact {
         fix.push_str(", or make sure that the vendor's change log names the fix");
     }
     if !bug.workaround.is_empty() {
-        fix = format!("{fix}; {}", bug.workaround);
+        let between = if fix.is_empty() { "" } else { "; " };
+        fix = format!("{fix}{between}{}", bug.workaround);
     }
     let finding = Finding::new(bug.id, severity, title).meaning(bug.meaning).fix(fix);
     Some(bug.references.iter().fold(finding, |finding, reference| finding.evidence(*reference)))

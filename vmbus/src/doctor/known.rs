@@ -19,6 +19,8 @@ pub enum Applies {
     Subchannels,
     /// Only where the guest file copy device is offered.
     FileCopy,
+    /// Only where user space has a device.
+    InUserSpace,
 }
 
 /// The part of one stable series that has a bug: from `introduced` up to, but not including, `fixed`.
@@ -98,15 +100,20 @@ impl KnownBug {
         }
     }
 
-    /// The release to run instead of `kernel`: of its own series where that has a fix, else the mainline one.
+    /// The release to run instead of `kernel`: of its own series where that has a fix, else the mainline one; none that is
+    /// known.
     #[must_use]
-    pub fn fixed_in(&self, kernel: &Kernel) -> Version {
-        kernel
+    pub fn fixed_in(&self, kernel: &Kernel) -> Option<Version> {
+        let version = kernel
             .version
             .and_then(|version| self.stable.iter().find(|series| series.fixed.same_series(version)))
-            .map_or(self.gone_since, |series| series.fixed)
+            .map_or(self.gone_since, |series| series.fixed);
+        (version < NOT_YET).then_some(version)
     }
 }
+
+/// Where a fix would be, of which nothing is known: later than all releases.
+pub(super) const NOT_YET: Version = Version::new(u32::MAX, 0, 0);
 
 const fn v(major: u32, minor: u32, patch: u32) -> Version {
     Version::new(major, minor, patch)
@@ -167,6 +174,21 @@ pub const KNOWN_BUGS: &[KnownBug] = &[
             until(v(6, 10, 10)),
         ],
         gone_since: v(6, 11, 0),
+    },
+    KnownBug {
+        id: "rescind-behind-unbind",
+        title: "a device that was used in user space, unbound and then rescinded crashes the kernel",
+        meaning: "uio_hv_generic registers its rescind callback with a channel when the device is opened, and leaves it \
+                  there when the device is unbound. When the host takes the device away later, whichever driver has \
+                  it then, the callback reads that driver's data as its own, or a null pointer.",
+        workaround: "leave a device that was opened with uio_hv_generic until the next reboot, unless the host keeps it",
+        references: &["ca3cda6fcf1e", "hv_uio_rescind in drivers/uio/uio_hv_generic.c of 6.12.117"],
+        severity: Severity::Warning,
+        applies: Applies::InUserSpace,
+        // Seen on 6.12.117. The release of the commit that brought the callback, to the last that was looked at.
+        mainline: Some((v(4, 20, 0), NOT_YET)),
+        stable: &[],
+        gone_since: NOT_YET,
     },
     KnownBug {
         id: "cve-2024-36910",

@@ -114,6 +114,19 @@ fn bugs_matter_only_where_they_apply() {
 }
 
 #[test]
+fn a_bug_without_a_fix_names_none() {
+    let mut facts = with_kernel("6.12.117", "");
+    assert!(find(&examine_facts(&facts), "rescind-behind-unbind").is_none(), "nothing is in user space");
+    let mut device = crate::fake::Tree::new().device(crate::class::Class::NIC, 1, None);
+    device.driver = Some(crate::bind::UIO_DRIVER.to_owned());
+    facts.devices = vec![device];
+    let report = examine_facts(&facts);
+    let finding = find(&report, "rescind-behind-unbind").unwrap();
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.fix.starts_with("leave a device"), "{finding:?}");
+}
+
+#[test]
 fn an_honest_doctor_says_may() {
     let report = examine_facts(&with_kernel("5.14.0-503.11.1.el9_5.x86_64", ""));
     let finding = find(&report, "cve-2024-46739").unwrap();
@@ -146,6 +159,9 @@ fn verdicts() {
         ("cve-2024-46739", "6.12.0-55.el10", String::new(), Clear),
         ("cve-2024-46739", "6.4.0-150600.23.7-default", String::new(), Possible),
         ("cve-2024-46739", "unreadable", String::new(), Possible),
+        ("rescind-behind-unbind", "4.19.1", String::new(), Clear),
+        ("rescind-behind-unbind", "6.12.117", String::new(), Affected),
+        ("rescind-behind-unbind", "7.2.13", String::new(), Affected),
         ("cve-2024-36910", "6.6.31", String::new(), Clear),
         ("cve-2024-36910", "5.15.100", String::new(), Affected),
         ("uio-page-size", "6.12.35", String::new(), Affected),

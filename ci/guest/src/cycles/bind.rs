@@ -21,7 +21,7 @@ const EEXIST: i32 = 17;
 /// Who binds a new offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Bind {
-    /// The kernel: the class is written to the driver's `new_id` once, and holds for all offers to come.
+    /// The kernel: the class is written to the driver's `new_id` once, and holds for all offers until the end.
     NewId,
     /// This program, by the library: each device's own `driver_override`, at each offer.
     Override,
@@ -33,6 +33,8 @@ pub(super) enum Bind {
 #[derive(Debug)]
 pub(super) struct Binding {
     by_hand: Option<(Bus, Binder, Class)>,
+    /// The class that the driver did not know before.
+    told: Option<Class>,
     bound: u32,
     /// The first binds that failed; a device that goes meanwhile is one.
     failed: Vec<String>,
@@ -43,13 +45,17 @@ impl Binding {
     /// The selector names no class; the driver does not take it.
     pub(super) fn begin(bind: Bind, selector: &Selector) -> anyhow::Result<Self> {
         let class = || selector.class().context("give a class to bind by it");
+        let mut told = None;
         let by_hand = match bind {
             Bind::None => None,
             Bind::NewId => {
                 let file = format!("/sys/bus/vmbus/drivers/{UIO_DRIVER}/new_id");
                 match fs::write(&file, class()?.to_string()) {
                     Err(error) if error.raw_os_error() == Some(EEXIST) => {}
-                    written => written.with_context(|| format!("write {file}"))?,
+                    written => {
+                        written.with_context(|| format!("write {file}"))?;
+                        told = Some(class()?);
+                    }
                 }
                 None
             }
@@ -59,7 +65,7 @@ impl Binding {
                 Some((bus, binder, class()?))
             }
         };
-        Ok(Self { by_hand, bound: 0, failed: Vec::new() })
+        Ok(Self { by_hand, told, bound: 0, failed: Vec::new() })
     }
 
     /// Waits for the device, binding it where that is to be done here.
@@ -92,6 +98,16 @@ impl Binding {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Whoever comes next finds the driver as it was.
+    ///
+    /// # Errors
+    /// The driver does not forget the class.
+    pub(super) fn end(self) -> anyhow::Result<()> {
+        let Some(class) = self.told else { return Ok(()) };
+        let file = format!("/sys/bus/vmbus/drivers/{UIO_DRIVER}/remove_id");
+        fs::write(&file, class.to_string()).with_context(|| format!("write {file}"))
     }
 
     pub(super) fn tally(&self) -> Value {

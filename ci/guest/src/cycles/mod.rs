@@ -109,7 +109,9 @@ pub(crate) fn run(args: &CyclesArgs) -> anyhow::Result<ExitCode> {
     let selector = Selector::resolve(&args.selector)?;
     let mut binding = Binding::begin(args.bind, &selector)?;
     let vmbus = bus::connect(Options::default())?;
-    play(&vmbus, &selector, args, &mut binding, &Say::aloud())?;
+    let played = play(&vmbus, &selector, args, &mut binding, &Say::aloud());
+    binding.end()?;
+    played?;
     vmbus.shutdown()?;
     Ok(ExitCode::SUCCESS)
 }

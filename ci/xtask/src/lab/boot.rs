@@ -1,11 +1,11 @@
 //! Boots a guest: images, its machine, the agent's greeting; with a bound on the time, and one more try for a boot that
 //! hangs or that the emulator breaks.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -38,14 +38,23 @@ pub(crate) struct Nursery {
     pub(crate) timeout: Duration,
     /// Where to tell what goes on.
     pub(crate) progress: Progress,
-    /// How guests run, by host; found out when the first one boots.
-    pub(crate) ways: RefCell<BTreeMap<Host, Acceleration>>,
     /// How guests run was asked for, so it stays that way.
     pub(crate) fixed: Option<Acceleration>,
+    /// What the boots so far have shown.
+    pub(crate) experience: Mutex<Experience>,
+}
+
+/// What boots have shown. Several may be under way.
+#[derive(Debug, Default)]
+pub(crate) struct Experience {
+    /// How guests run, by host; found out when the first one boots.
+    pub(crate) ways: BTreeMap<Host, Acceleration>,
     /// Boots that were tried twice, and why.
-    pub(crate) repeated: RefCell<Vec<String>>,
-    /// Seconds that boots took so far, and how many there were.
-    pub(crate) booting: Cell<(f64, u32)>,
+    pub(crate) repeated: Vec<String>,
+    /// Seconds that boots took so far.
+    pub(crate) seconds: f64,
+    /// How many there were.
+    pub(crate) boots: u32,
 }
 
 /// What to boot.
@@ -77,17 +86,24 @@ impl std::fmt::Display for BootFailed {
 impl std::error::Error for BootFailed {}
 
 impl Nursery {
+    /// What the boots so far have shown.
+    pub(crate) fn experience(&self) -> MutexGuard<'_, Experience> {
+        self.experience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How the next guest of a host will run.
     ///
     /// # Errors
     /// It has to be found out by trying, and this process was interrupted.
     pub(crate) fn acceleration(&self, host: Host) -> Result<Acceleration> {
-        if let Some(way) = self.fixed.or(self.ways.borrow().get(&host).copied()) {
+        let mut experience = self.experience();
+        if let Some(way) = self.fixed.or(experience.ways.get(&host).copied()) {
             return Ok(way);
         }
+        // Others wait: they want to know as well.
         let (way, why) = machine::probe(host, &self.software, &self.programs)?;
         self.progress.say(format!("guests of {host} run {way}: {why}"));
-        self.ways.borrow_mut().insert(host, way);
+        experience.ways.insert(host, way);
         Ok(way)
     }
 
@@ -97,26 +113,30 @@ impl Nursery {
     /// # Errors
     /// [`BootFailed`] twice, or something around the boot fails.
     pub(crate) fn boot(&self, wish: &Wish, name: &str) -> Result<Guest> {
-        match self.attempt(wish, name) {
+        // Most boots take a tenth of the time that is theirs; one that hangs is found sooner by a shorter first try.
+        match self.attempt(wish, name, self.timeout / 2) {
             Err(error) if error.is::<BootFailed>() => {
-                self.repeated.borrow_mut().push(format!("{name}: {error}"));
-                if self.fixed.is_none()
-                    && self.ways.borrow_mut().insert(wish.host, Acceleration::Nested) == Some(Acceleration::Kvm)
-                {
-                    self.progress.say(format!("{error}; trying nested under emulation"));
+                let mut experience = self.experience();
+                experience.repeated.push(format!("{name}: {error}"));
+                let before = experience.ways.get(&wish.host).copied();
+                let what = if self.fixed.is_none() && before == Some(Acceleration::Kvm) {
+                    experience.ways.insert(wish.host, Acceleration::Nested);
+                    "trying nested under emulation"
                 } else {
-                    self.progress.say(format!("{error}; trying once more"));
-                }
-                self.attempt(wish, &format!("{name}-again"))
+                    "trying once more"
+                };
+                drop(experience);
+                self.progress.say(format!("{error}; {what}"));
+                self.attempt(wish, &format!("{name}-again"), self.timeout)
             }
             result => result,
         }
     }
 
-    fn attempt(&self, wish: &Wish, name: &str) -> Result<Guest> {
+    fn attempt(&self, wish: &Wish, name: &str, timeout: Duration) -> Result<Guest> {
         let started = self.start(wish, name, &Occupant::Agent)?;
         let (start, logs, acceleration) = (started.since, started.logs.clone(), started.acceleration);
-        let guest = started.agent().and_then(|parts| Guest::greet(parts, self.timeout));
+        let guest = started.agent().and_then(|parts| Guest::greet(parts, timeout));
         fs::remove_file(logs.join("initrd")).context("remove the initial file system")?;
         let guest = guest.or_else(|error| {
             if error.is::<Interrupted>() || error.is::<BootFailed>() {
@@ -130,8 +150,10 @@ impl Nursery {
             bail!(BootFailed { why, logs: logs.clone() })
         })?;
         let seconds = start.elapsed().as_secs_f64();
-        let (sum, boots) = self.booting.get();
-        self.booting.set((sum + seconds, boots + 1));
+        let mut experience = self.experience();
+        experience.seconds += seconds;
+        experience.boots += 1;
+        drop(experience);
         self.progress.say(format!("{name}: Linux {} is up after {seconds:.1} s, {acceleration}", guest.hello.release));
         Ok(guest)
     }

@@ -64,7 +64,7 @@ exec sh
 ";
 
 /// Modules that scenarios may load beside those of the bus.
-const OTHER_MODULES: [&str; 3] = ["hv_balloon", "hv_sock", "hv_utils"];
+const OTHER_MODULES: [&str; 4] = ["hv_balloon", "hv_sock", "hv_utils", "vsock_loopback"];
 
 /// Modules of L1: the emulated processor is an AMD.
 const L1_MODULES: [&str; 4] = ["irqbypass", "kvm", "kvm_amd", "virtio_console"];
@@ -96,6 +96,7 @@ pub(crate) fn inner(
     archive.file("bin/welcome", true, WELCOME.as_bytes())?;
     archive.file("bin/vmbus-lab-guest", true, &read(&programs.lab_guest)?)?;
     archive.file("bin/vmbusctl", true, &read(&programs.vmbusctl)?)?;
+    archive.file("bin/vmbus-sockets", true, &read(&programs.sockets)?)?;
     if let Some(lsvmbus) = lsvmbus {
         add_lsvmbus(&mut archive, lsvmbus)?;
     }

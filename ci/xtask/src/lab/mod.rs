@@ -16,6 +16,7 @@ mod image;
 pub(crate) mod keep;
 mod kernel;
 mod kernel_log;
+mod lanes;
 mod line;
 mod machine;
 mod modules;
@@ -32,11 +33,12 @@ mod verdict;
 #[path = "../../../guest/src/wire.rs"]
 mod wire;
 
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -50,7 +52,6 @@ use self::machine::Acceleration;
 use self::programs::Programs;
 use self::progress::Progress;
 use self::report::Report;
-use self::runner::Outcome;
 use crate::process::catch_signals;
 
 /// Command line of `lab`.
@@ -92,6 +93,9 @@ pub(crate) struct Options {
     /// Play everything so many times; ends with the first failure.
     #[arg(long, value_name = "TIMES", default_value_t = 1)]
     repeat: u32,
+    /// Guests at a time; without it as many as there are processors, at most four, and one with --keep.
+    #[arg(long, value_name = "GUESTS", conflicts_with = "keep")]
+    lanes: Option<NonZeroUsize>,
 }
 
 /// Plays the chosen scenarios; exits 1 if one failed.
@@ -122,7 +126,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     let chosen = choice.pairs(|several| nursery.software.newest(several))?;
     let mut report = Report::default();
-    let played = play(options, &nursery, &chosen, &mut report);
+    let played = lanes::play(options, &nursery, &chosen, &mut report);
     report.facts = facts(&nursery, &chosen);
     report.seconds = start.elapsed().as_secs_f64();
     fs::write(folder.join("junit.xml"), report.junit()).context("write junit.xml")?;
@@ -166,61 +170,15 @@ fn prepare(
         logs,
         timeout: Duration::from_secs(options.boot_timeout),
         progress: progress.clone(),
-        ways: RefCell::default(),
         fixed: options.acceleration,
-        repeated: RefCell::default(),
-        booting: Cell::default(),
+        experience: Mutex::default(),
     })
-}
-
-/// Plays all rounds; gives back the last guest if it is to be kept.
-fn play(options: &Options, nursery: &Nursery, chosen: &[Chosen], report: &mut Report) -> Result<Option<guest::Guest>> {
-    let mut there = Vec::new();
-    for (scenario, kernel) in chosen {
-        match nursery.software.kernel(*kernel) {
-            Ok(_) => there.push((*scenario, *kernel)),
-            Err(why) => report.outcomes.push(Outcome::skipped(scenario, *kernel, why)),
-        }
-    }
-    let mut last = None;
-    for time in 1..=options.repeat {
-        for mut round in runner::rounds(&there) {
-            if options.repeat > 1 {
-                round.name = format!("{time}-{}", round.name);
-            }
-            if let Some(mut guest) = last.take() {
-                power_off(nursery, &mut guest)?;
-            }
-            last = runner::play(nursery, &round, &mut report.outcomes)?;
-        }
-        if !report.passed() {
-            break;
-        }
-    }
-    match last {
-        Some(guest) if options.keep => Ok(Some(guest)),
-        Some(mut guest) => power_off(nursery, &mut guest).map(|()| None),
-        None => Ok(None),
-    }
-}
-
-/// Ends a guest whose scenarios are over.
-fn power_off(nursery: &Nursery, guest: &mut guest::Guest) -> Result<()> {
-    if guest.resent() > 0 {
-        nursery
-            .progress
-            .say(format!("the serial line lost {} requests or replies; they were repeated", guest.resent()));
-    }
-    if !guest.power_off()? {
-        nursery.progress.say("the guest did not power off and was killed");
-    }
-    Ok(())
 }
 
 /// What is worth knowing about a run: how guests ran, on which kernels, with which packages.
 fn facts(nursery: &Nursery, chosen: &[Chosen]) -> Vec<(String, String)> {
-    let ways = nursery.ways.borrow();
-    let guests = ways.iter().map(|(host, way)| (format!("guests of {host}"), way.to_string()));
+    let experience = nursery.experience();
+    let guests = experience.ways.iter().map(|(host, way)| (format!("guests of {host}"), way.to_string()));
     let mut facts: Vec<(String, String)> = guests.collect();
     facts.extend(nursery.fixed.map(|way| ("guests".to_owned(), way.to_string())));
     let kernels: std::collections::BTreeSet<_> = chosen.iter().map(|(_, kernel)| *kernel).collect();
@@ -234,11 +192,11 @@ fn facts(nursery: &Nursery, chosen: &[Chosen]) -> Vec<(String, String)> {
     if let Ok(lsvmbus) = nursery.software.lsvmbus() {
         facts.push(("lsvmbus".to_owned(), format!("kernel source {}", lsvmbus.version)));
     }
-    let (seconds, boots) = nursery.booting.get();
-    if boots > 0 {
-        facts.push(("boots".to_owned(), format!("{boots}, {:.1} s each", seconds / f64::from(boots))));
+    if experience.boots > 0 {
+        let mean = experience.seconds / f64::from(experience.boots);
+        facts.push(("boots".to_owned(), format!("{}, {mean:.1} s each", experience.boots)));
     }
-    facts.extend(nursery.repeated.borrow().iter().map(|why| ("booted twice".to_owned(), why.clone())));
+    facts.extend(experience.repeated.iter().map(|why| ("booted twice".to_owned(), why.clone())));
     facts
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::Scene;
-use crate::lab::control_wire::Device;
+use crate::lab::control_wire::{Call, Device};
 use crate::lab::guest::describe;
 
 /// Classes of devices that the tool has names for, and one that it has none for.
@@ -30,18 +31,30 @@ pub(super) fn equal(scene: &mut Scene<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The same with a dozen devices.
+/// The same with a dozen devices, some of them with monitor ids, and two with subchannels.
 pub(super) fn equal_for_many(scene: &mut Scene<'_>) -> Result<()> {
     let mut offers = Vec::new();
     for number in 0..12 {
         let class = CLASSES.get(number).map(|class| (*class).to_owned());
-        let device = Device { kind: "echo".to_owned(), number: number as u64, class, ..Device::default() };
+        let (kind, monitored) = ("echo".to_owned(), number % 3 == 0);
+        let device = Device { kind, number: number as u64, class, monitored, ..Device::default() };
         offers.push(scene.control()?.offer(device)?);
     }
     for offer in &offers {
         let instance = scene.control()?.offered(*offer)?.instance;
         scene.await_device(&instance, true)?;
     }
+    let with_subchannels: Vec<u64> = [1, 1, 5].iter().filter_map(|of| offers.get(*of).copied()).collect();
+    for offer in with_subchannels {
+        let answer = scene.control()?.call(Call::Subchannel { offer })?;
+        let subchannel = answer.get("offer").and_then(Value::as_u64).with_context(|| format!("odd answer {answer}"))?;
+        // First of all to go: a primary waits for them.
+        offers.insert(0, subchannel);
+    }
+    let channels = "ls -d /sys/bus/vmbus/devices/*/channels/* | wc -l";
+    super::eventually("the kernel shows all channels", Duration::from_secs(20), || {
+        Ok((scene.guest.shell(channels)?.trim().parse::<usize>()? >= offers.len()).then_some(()))
+    })?;
     equal(scene)?;
     for offer in offers {
         scene.control()?.rescind(offer)?;
