@@ -49,7 +49,9 @@ impl VmStream {
     /// # Errors
     /// As [`connect`](Self::connect); `InvalidInput` for no time at all.
     pub fn connect_timeout(to: impl ToPlace, timeout: Duration) -> io::Result<Self> {
-        VmConnect::start(to)?.wait(Some(some(timeout)?))
+        // Before the connect is begun: the other side might accept it.
+        let timeout = some(timeout)?;
+        VmConnect::start(to)?.wait(Some(timeout))
     }
 
     /// Two streams in this process, each the other's peer.
