@@ -22,7 +22,10 @@ struct Slot {
     /// First address; zero when the slot is free.
     start: AtomicUsize,
     bytes: AtomicUsize,
-    revoked: AtomicBool,
+    /// Whoever finds zeroes where something was finds this set: it is set before the pages are replaced.
+    begun: AtomicBool,
+    /// They are.
+    done: AtomicBool,
 }
 
 /// Slots come in groups that are never freed, so that the handler can walk them at any time. They are used again, so
@@ -76,22 +79,27 @@ impl Registration {
         }
     }
 
-    /// Whether the range was replaced, by [`Registration::revoke`] or by a fault.
+    /// Whether the range was replaced, or is about to be, by [`Registration::revoke`] or by a fault.
     pub(super) fn is_revoked(&self) -> bool {
-        self.slot.revoked.load(Ordering::Acquire)
+        // What the caller has read, it has read before: the page it came from was there behind the flag, if it was a new one
+        // (replacing it is a system call that interrupts every processor that may have the old one).
+        fence(Ordering::Acquire);
+        self.slot.begun.load(Ordering::Acquire)
     }
 
     /// Replaces the whole range by private pages of zeroes, once.
     pub(super) fn revoke(&self) -> Result<(), Errno> {
-        if self.is_revoked() {
+        // Not the other flag: somebody may just be about to.
+        if self.slot.done.load(Ordering::Acquire) {
             return Ok(());
         }
+        self.slot.begun.store(true, Ordering::SeqCst);
         // These two don't change while the registration lives.
         let (start, bytes) = (self.slot.start.load(Ordering::Relaxed), self.slot.bytes.load(Ordering::Relaxed));
         // SAFETY: the registration's owner holds this range mapped until it drops the registration, which `&self`
         // excludes, so nobody else's memory is replaced.
         unsafe { replace(start, bytes) }?;
-        self.slot.revoked.store(true, Ordering::Release);
+        self.slot.done.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -109,7 +117,8 @@ impl Slot {
             sequence: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            revoked: AtomicBool::new(false),
+            begun: AtomicBool::new(false),
+            done: AtomicBool::new(false),
         }
     }
 
@@ -119,7 +128,8 @@ impl Slot {
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
         // Pairs with the acquire fence of `contains`: who sees a new start or length sees the odd number too.
         fence(Ordering::Release);
-        self.revoked.store(false, Ordering::Relaxed);
+        self.begun.store(false, Ordering::Relaxed);
+        self.done.store(false, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
         self.start.store(start, Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
@@ -156,9 +166,10 @@ fn answer(address: usize) -> bool {
     while let Some(current) = group {
         for slot in &current.slots {
             if let Some((start, bytes)) = slot.containing(address) {
+                slot.begun.store(true, Ordering::SeqCst);
                 // SAFETY: the thread that faulted is using this mapping, so its owner lives until we return.
                 let replaced = unsafe { replace(start, bytes) }.is_ok();
-                slot.revoked.fetch_or(replaced, Ordering::AcqRel);
+                slot.done.fetch_or(replaced, Ordering::AcqRel);
                 ANSWERED.fetch_add(usize::from(replaced), Ordering::Relaxed);
                 return replaced;
             }

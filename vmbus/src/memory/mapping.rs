@@ -121,7 +121,8 @@ impl Mapping {
         self.registration.as_ref().map_or(Ok(()), Registration::revoke)
     }
 
-    /// Whether the range was revoked, by [`revoke`](Self::revoke) or by a bus error in it.
+    /// Whether the range was revoked, by [`revoke`](Self::revoke) or by a bus error in it, or is about to be. Ask *behind* a
+    /// read: whoever has read a zero of the new pages is told so here; who asks before may read one all the same.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         self.registration.as_ref().is_some_and(Registration::is_revoked)
