@@ -47,6 +47,12 @@ static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
 static ANSWERED: AtomicUsize = AtomicUsize::new(0);
 static INSTALLED: OnceLock<Result<(), Errno>> = OnceLock::new();
 
+#[cfg(test)]
+std::thread_local! {
+    /// Called on this thread between the replacement of pages and the return.
+    pub(super) static REPLACED: std::cell::RefCell<Option<Box<dyn Fn()>>> = const { std::cell::RefCell::new(None) };
+}
+
 /// How many bus errors this process has survived because they were inside a [`Mapping`](super::Mapping). A mapping can
 /// count more than one: threads may run into the missing pages at the same time.
 #[must_use]
@@ -99,6 +105,8 @@ impl Registration {
         // SAFETY: the registration's owner holds this range mapped until it drops the registration, which `&self`
         // excludes, so nobody else's memory is replaced.
         unsafe { replace(start, bytes) }?;
+        #[cfg(test)]
+        REPLACED.with_borrow(|look| look.as_ref().map_or((), |look| look()));
         self.slot.done.store(true, Ordering::Release);
         Ok(())
     }

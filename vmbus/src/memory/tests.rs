@@ -105,6 +105,21 @@ fn revocation_is_idempotent_leaves_the_file_and_lets_go_of_it() {
     assert_eq!(u32::from_le_bytes(there), MARK, "a late write does not reach the old pages");
 }
 
+/// Between the zeroes and the return of the call that brought them, a reader is told already.
+#[test]
+fn who_reads_a_zero_is_told_of_the_revocation() {
+    let mapping = std::rc::Rc::new(whole(&filled(2), 2));
+    let (looked, its) = (std::rc::Rc::new(std::cell::Cell::new(0)), std::rc::Rc::clone(&mapping));
+    let count = std::rc::Rc::clone(&looked);
+    super::fault::REPLACED.set(Some(Box::new(move || {
+        assert_eq!((its.load(0), its.is_revoked()), (Some(0), true));
+        count.set(count.get() + 1);
+    })));
+    mapping.revoke().unwrap();
+    super::fault::REPLACED.set(None);
+    assert_eq!(looked.get(), 1);
+}
+
 /// Threads read every word of the mapping over and over while another revokes it: each read gives the old value or
 /// zero, behind a zero the revocation is known, and when it has returned there are only zeroes. The process lives.
 #[test]
