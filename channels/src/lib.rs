@@ -49,6 +49,7 @@ mod executor;
 mod fuzz_tests;
 mod here;
 mod id;
+pub mod keepalive;
 pub mod mutation;
 mod offer;
 pub mod requests;
@@ -61,6 +62,7 @@ pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Receiver, 
 pub use dispatch::{Handler, Notifier};
 pub use error::Error;
 pub use id::ChannelId;
+pub use keepalive::{KeepAlive, Probe, Probed, Watched};
 pub use offer::{Announcement, Offer};
 pub use subscription::Subscription;
 pub use vmbus_ringbuf::OutgoingPacket;

@@ -1,7 +1,7 @@
 //! A channel whose packets a dispatcher hands to a callback.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmbus::memory::Ring;
 use vmbus_ringbuf::{OutgoingPacket, WriteError};
@@ -151,6 +151,14 @@ impl<H: Handler> Serve for Turns<H> {
 
     fn serve(&mut self, budget: usize) -> Progress {
         self.served.serve(budget)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.served.deadline()
+    }
+
+    fn timer(&mut self, now: Instant) -> Result<(), Ending> {
+        self.served.timer(now)
     }
 
     fn ended(&mut self, why: Option<Ending>) {

@@ -182,7 +182,7 @@ impl<F: Flags> Dispatcher<F> {
         match ending {
             Ending::Panicked => self.tally.panics.add(1),
             Ending::Corrupt(_) => self.tally.corrupt.add(1),
-            Ending::Closed | Ending::Rescinded => {}
+            Ending::Closed | Ending::Rescinded | Ending::Dead(_) => {}
         }
         self.drop_target(relid, Some(ending));
         if let Some(id) = self.places.resident(relid) {

@@ -1,5 +1,7 @@
 //! What dispatchers tell the executor.
 
+use std::time::Duration;
+
 use vmbus_ringbuf::Corrupt;
 
 use crate::ChannelId;
@@ -25,6 +27,8 @@ pub enum Ending {
     Corrupt(Corrupt),
     /// Its callback panicked.
     Panicked,
+    /// The other side has said nothing for so long, and answered no [keep-alive](crate::KeepAlive).
+    Dead(Duration),
 }
 
 /// What dispatchers have counted since they were started. Events are flags of an event page and descriptors that
