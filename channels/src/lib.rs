@@ -54,6 +54,7 @@ pub mod mutation;
 mod offer;
 pub mod requests;
 mod subscription;
+mod timers;
 mod waker;
 
 pub use buffer::Buffer;
