@@ -35,7 +35,7 @@ fn receive(channel: &mut Channel, hold: &Arc<Hold>) -> usize {
 fn r1_5_traffic_takes_no_reference() {
     let (bus, host) = bus();
     let mut channel = bus.open(bus.find(instance(1)).unwrap().id, OpenOptions::default()).unwrap();
-    let hold = channel.hold().share();
+    let hold = channel.owner().share();
     assert_eq!(references(&hold), 1);
     let mut received = 0;
     for id in 0..1000 {

@@ -24,9 +24,9 @@ pub(super) struct Alarms {
 }
 
 impl Alarms {
-    /// Nobody wants to be called.
-    pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), wheel: Wheel::new(), set: BTreeMap::new(), rung: Vec::new() }
+    /// Nobody wants to be called. Ticks begin at `origin`; until then it is always then.
+    pub(super) fn new(origin: Instant) -> Self {
+        Self { origin, wheel: Wheel::new(), set: BTreeMap::new(), rung: Vec::new() }
     }
 
     /// Whether nobody wants to be called.
@@ -92,6 +92,13 @@ impl<F: Flags> Dispatcher<F> {
     /// How long there is to sleep until somebody wants to be called. `None`: nobody does, and the clock is not looked at.
     pub(super) fn time_left(&self, clock: impl FnOnce() -> Instant) -> Option<Duration> {
         self.alarms.next().map(|next| next.saturating_duration_since(clock()))
+    }
+
+    /// The same dispatcher, whose timers' ticks begin at another time, for clocks that are a number.
+    #[must_use]
+    pub fn ticking_from(mut self, origin: Instant) -> Self {
+        self.alarms = Alarms::new(origin);
+        self
     }
 
     /// Channels that want to be called at some time.

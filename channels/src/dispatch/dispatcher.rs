@@ -63,7 +63,7 @@ impl<F: Flags> Dispatcher<F> {
             role,
             flags,
             lines,
-            alarms: Alarms::new(),
+            alarms: Alarms::new(Instant::now()),
             interrupted: Vec::new(),
             tally,
             stopping: false,

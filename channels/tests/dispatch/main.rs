@@ -4,5 +4,7 @@
 
 mod link;
 mod serve;
+mod alarms;
 mod threads;
+mod timers;
 mod turns;
