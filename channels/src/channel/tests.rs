@@ -66,7 +66,7 @@ fn r1_5_a_handlers_packets_take_no_reference() {
     let shared: Arc<Mutex<Option<Arc<Hold>>>> = Arc::default();
     let (seen, counts) = crossbeam_channel::unbounded();
     let looked = Arc::clone(&shared);
-    let handler = move |_: X| {
+    let handler = move |_: &IncomingPacket<'_>| {
         let hold = looked.lock().unwrap_or_else(PoisonError::into_inner);
         seen.send(hold.as_ref().map(references)).unwrap();
     };

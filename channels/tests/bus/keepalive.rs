@@ -88,7 +88,7 @@ fn verdict(said: &Receiver<Said>) -> (Vec<Probed>, Duration) {
         match said.recv_timeout(LONG).unwrap() {
             Said::Probed(probed) => probes.push(probed),
             Said::Ended(Ending::Dead(silent)) => return (probes, silent),
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
 }

@@ -28,6 +28,9 @@ impl Wish {
     }
 }
 
+/// What a timer does.
+type OnTime = fn(&Wish, u64) -> Result<(), Ending>;
+
 /// A channel that writes down its calls.
 struct Timed {
     name: &'static str,
@@ -35,7 +38,7 @@ struct Timed {
     origin: Instant,
     wish: Wish,
     /// What its timer does.
-    timer: fn(&Wish, u64) -> Result<(), Ending>,
+    timer: OnTime,
     /// What its turn does.
     turn: fn(&Wish),
 }
@@ -104,17 +107,11 @@ impl Team {
         Self { dispatchers, flags, mail, tallies, diary, origin, looks: 0 }
     }
 
-    fn entry(&self, name: &'static str, wish: &Wish, timer: fn(&Wish, u64) -> Result<(), Ending>) -> Entry {
+    fn entry(&self, name: &'static str, wish: &Wish, timer: OnTime) -> Entry {
         self.entry_with(name, wish, timer, |_| ())
     }
 
-    fn entry_with(
-        &self,
-        name: &'static str,
-        wish: &Wish,
-        timer: fn(&Wish, u64) -> Result<(), Ending>,
-        turn: fn(&Wish),
-    ) -> Entry {
+    fn entry_with(&self, name: &'static str, wish: &Wish, timer: OnTime, turn: fn(&Wish)) -> Entry {
         let (diary, wish) = (Arc::clone(&self.diary), wish.clone());
         Entry::serve(Box::new(Timed { name, diary, origin: self.origin, wish, timer, turn }))
     }
@@ -250,7 +247,7 @@ fn r5_2_nothing_is_called_behind_the_end() {
     let dead = Ending::Dead(Duration::from_millis(50));
     let verdict = |_: &Wish, now: u64| Err(Ending::Dead(Duration::from_millis(now)));
     let panics = |_: &Wish, now: u64| panic!("as asked, at {now}");
-    let cases: [(_, fn(&Wish, u64) -> _, Ending); 2] = [("a", verdict, dead), ("b", panics, Ending::Panicked)];
+    let cases: [(_, OnTime, _); 2] = [("a", verdict, dead), ("b", panics, Ending::Panicked)];
     for (name, timer, ending) in cases {
         let mut team = Team::new(1);
         let wish = Wish::at(50);
