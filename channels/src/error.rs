@@ -97,6 +97,17 @@ pub enum Error {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The other side was silent for too long and answered no keep-alive. Every later call says the same.
+    #[error(
+        "device {device}: the other side has said nothing for {} ms and answered no keep-alive; close the channel and open it again",
+        silent.as_millis()
+    )]
+    Dead {
+        /// The device, by its instance id.
+        device: String,
+        /// How long nothing came.
+        silent: Duration,
+    },
     /// The host speaks none of the protocol's versions that we do.
     #[error(
         "the host speaks no version of the protocol from {oldest} to {newest}; it is older or newer than this driver"

@@ -49,10 +49,12 @@ mod executor;
 mod fuzz_tests;
 mod here;
 mod id;
+pub mod keepalive;
 pub mod mutation;
 mod offer;
 pub mod requests;
 mod subscription;
+mod timers;
 mod waker;
 
 pub use buffer::Buffer;
@@ -61,6 +63,7 @@ pub use channel::{Channel, Dispatched, IncomingPacket, OutgoingBatch, Receiver, 
 pub use dispatch::{Handler, Notifier};
 pub use error::Error;
 pub use id::ChannelId;
+pub use keepalive::{KeepAlive, Probe, Probed, Watched};
 pub use offer::{Announcement, Offer};
 pub use subscription::Subscription;
 pub use vmbus_ringbuf::OutgoingPacket;

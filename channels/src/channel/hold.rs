@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use vmbus::link::Line;
 use vmbus_ringbuf::{Corrupt, Signal};
@@ -24,6 +25,8 @@ pub(crate) enum Reason {
     Corrupt(Corrupt),
     /// Its handler panicked.
     Panicked,
+    /// The other side was silent for so long.
+    Dead(Duration),
 }
 
 impl Reason {
@@ -33,6 +36,7 @@ impl Reason {
             dispatch::Ending::Corrupt(corrupt) => Self::Corrupt(corrupt),
             dispatch::Ending::Panicked => Self::Panicked,
             dispatch::Ending::Closed => Self::Closed,
+            dispatch::Ending::Dead(silent) => Self::Dead(silent),
         }
     }
 }
@@ -244,6 +248,7 @@ impl Hold {
             Reason::Closed => Error::Closed { device: device() },
             Reason::Ended => self.queue().map_or(Error::Ended, Queue::ended),
             Reason::Corrupt(source) => Error::Corrupt { device: device(), source: *source },
+            Reason::Dead(silent) => Error::Dead { device: device(), silent: *silent },
             Reason::Panicked => Error::State {
                 device: device(),
                 state: "closed, because its handler panicked",

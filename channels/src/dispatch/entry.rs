@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use vmbus::link::Line;
 
@@ -35,8 +36,23 @@ pub trait Serve: Send {
     /// The host has flagged the channel. Must not wait.
     fn event(&mut self) -> Attention;
 
-    /// Handles at most `budget` packets. Called when it is the channel's turn on the ready list.
+    /// Handles at most `budget` packets. Called when it is the channel's turn on the ready list, and before its timer.
     fn serve(&mut self, budget: usize) -> Progress;
+
+    /// When [`timer`](Self::timer) is to be called; `None`: not at all. Asked when it enters a map, behind each turn and
+    /// behind each timer.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The time has come: never early. Must not wait.
+    ///
+    /// # Errors
+    /// Why it will not go on. [`Serve::ended`] was not called.
+    fn timer(&mut self, now: Instant) -> Result<(), Ending> {
+        let _ = now;
+        Ok(())
+    }
 
     /// The last call. `None` for an entry that is retired; the entry finds out why.
     fn ended(&mut self, why: Option<Ending>);

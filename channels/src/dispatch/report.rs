@@ -1,5 +1,7 @@
 //! What dispatchers tell the executor.
 
+use std::time::Duration;
+
 use vmbus_ringbuf::Corrupt;
 
 use crate::ChannelId;
@@ -25,6 +27,8 @@ pub enum Ending {
     Corrupt(Corrupt),
     /// Its callback panicked.
     Panicked,
+    /// The other side has said nothing for so long, and answered no [keep-alive](crate::KeepAlive).
+    Dead(Duration),
 }
 
 /// What dispatchers have counted since they were started. Events are flags of an event page and descriptors that
@@ -44,8 +48,12 @@ pub struct Counters {
     pub panics: u64,
     /// Entries that ended because of a ring full of nonsense.
     pub corrupt: u64,
+    /// Entries that ended because their other side was silent.
+    pub dead: u64,
     /// Packets handled by dispatched channels.
     pub packets: u64,
+    /// Timers of channels that were due and called.
+    pub timers: u64,
     /// Times that dispatchers slept.
     pub sleeps: u64,
     /// Channels that are in the maps now.

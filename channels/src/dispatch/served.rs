@@ -1,6 +1,8 @@
 //! A channel whose packets a dispatcher hands to a handler: masked while it is on the ready list, unmasked and looked
 //! at once more when it is drained.
 
+use std::time::Instant;
+
 use vmbus::link::Line;
 use vmbus::memory::Ring;
 use vmbus_ringbuf::{Corrupt, Reader};
@@ -17,7 +19,24 @@ pub trait Handler: Send {
     /// The packets that were there (or the budget) are through: the time to send what they led to.
     fn batch(&mut self) {}
 
-    /// The last call: no packet comes after it.
+    /// When [`timer`](Self::timer) is to be called; `None`: not at all. Asked when the channel begins, behind each turn of
+    /// it and behind each timer; what has changed otherwise is not noticed.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The time that [`deadline`](Self::deadline) named has come, and what lay in the ring was handed over before. Not
+    /// early, and about a millisecond late at most while the dispatcher has nothing else to do. Must not wait. Not called
+    /// any more once the channel has ended.
+    ///
+    /// # Errors
+    /// Why the channel is to end: it is closed, and its users hear the reason.
+    fn timer(&mut self, now: Instant) -> Result<(), Ending> {
+        let _ = now;
+        Ok(())
+    }
+
+    /// The last call: no packet and no timer comes after it.
     fn ended(&mut self, why: Ending) {
         let _ = why;
     }
@@ -149,6 +168,14 @@ impl<H: Handler, L: Bell> Serve for Served<H, L> {
             return Progress::More(packets);
         }
         Progress::Drained(packets)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.handler.deadline()
+    }
+
+    fn timer(&mut self, now: Instant) -> Result<(), Ending> {
+        self.handler.timer(now)
     }
 
     fn ended(&mut self, why: Option<Ending>) {
