@@ -44,6 +44,11 @@ pub trait Protocol: Send + Sync + Sized + 'static {
         Probed::Unsent
     }
 
+    /// A link was cleared: nothing is sent on it any more.
+    fn cleared(&self, link: &Link<Carried<Self>>) {
+        let _ = link;
+    }
+
     /// A connection has moved to another link.
     fn moved(&self, connection: &Held<Carried<Self>>) {
         let _ = connection;
@@ -219,7 +224,10 @@ impl<P: Protocol> Inner<P> {
 
     fn tell(&self, cleared: super::Cleared<Carried<P>>) {
         // Subchannels before their primary one.
-        cleared.links.iter().rev().for_each(|link| link.shut());
+        for link in cleared.links.iter().rev() {
+            link.shut();
+            self.protocol.cleared(link);
+        }
         cleared.moved.iter().for_each(|connection| self.protocol.moved(connection));
         cleared.ended.iter().for_each(|connection| self.protocol.ended(connection));
     }

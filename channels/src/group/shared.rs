@@ -104,8 +104,11 @@ impl<K: Kind> Group<K> {
                     drop(table);
                     // For a moment it is nowhere.
                     table = lock(&self.shared.table);
-                    table.move_on(connection, &mut taken);
-                    taken.ended.push((given.0, None));
+                    if let (Some(old), Some(share)) = given {
+                        table.share_again(connection, share.clone());
+                        table.move_on(connection, &mut taken);
+                        taken.moved.push((share, old));
+                    }
                     continue;
                 }
                 table.move_on(connection, &mut taken);

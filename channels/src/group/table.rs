@@ -243,6 +243,13 @@ impl<L: Clone, C: Clone> Table<L, C> {
         (into_link(place), entry.share.take())
     }
 
+    /// Gives the table a share of a connection that is on no link: a mutant's.
+    pub(super) fn share_again(&mut self, connection: u64, share: C) {
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.share = Some(share);
+        }
+    }
+
     /// Takes a link out, with whom it leaves behind, and says whether it was the primary one. Once: then there is none.
     pub(super) fn take_out(&mut self, link: u64) -> Option<(L, BTreeSet<u64>, bool)> {
         self.links.remove(&link).map(|entry| (entry.own, entry.connections, entry.settings.is_primary))
