@@ -254,6 +254,8 @@ impl Device for Multiplex {
         if hub.primary == Some(self.link) {
             hub.primary = None;
             hub.flows.clear();
+            // Who opens it next counts anew.
+            hub.finished.clear();
         }
         // A stream that can move may still come; one that can't is over.
         let link = self.link;
