@@ -55,6 +55,7 @@ pub mod mutation;
 mod offer;
 pub mod requests;
 mod subscription;
+mod timers;
 mod waker;
 
 pub use buffer::Buffer;

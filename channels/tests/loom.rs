@@ -12,6 +12,10 @@ mod halves;
 mod queue;
 #[path = "models/loom_relid.rs"]
 mod relid;
+#[path = "models/loom_team.rs"]
+mod team;
+#[path = "models/loom_timers.rs"]
+mod timers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -3,14 +3,13 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use vmbus_ringbuf::{OutgoingPacket, WriteError};
-
+use super::handles::{of_a_channel, sends};
 use super::owner::Owner;
 use super::receive::Incoming;
 use super::transmit::Transmitter;
-use super::{IncomingPacket, OutgoingBatch, Wake, Way};
+use super::{IncomingPacket, Wake, Way};
 use crate::dispatch::Half;
-use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker, here};
+use crate::{Error, Vmbus, Waker};
 
 /// The half of a [`Channel`](crate::Channel) that receives. Dropping it does what [`close`](Self::close) does, without
 /// waiting; what the host sends from then on is read by nobody. Behind a rescind it delivers what is left, as a
@@ -36,36 +35,8 @@ impl Receiver {
         Self { incoming, owner, bus }
     }
 
-    /// As [`Channel::id`](crate::Channel::id).
-    #[must_use]
-    pub fn id(&self) -> ChannelId {
-        self.owner.id()
-    }
-
-    /// As [`Channel::offer`](crate::Channel::offer).
-    #[must_use]
-    pub fn offer(&self) -> &Offer {
-        self.owner.offer()
-    }
-
-    /// As [`Channel::device`](crate::Channel::device).
-    #[must_use]
-    pub fn device(&self) -> &str {
-        self.owner.device()
-    }
-
-    /// As [`Channel::is_rescinded`](crate::Channel::is_rescinded).
-    #[must_use]
-    pub fn is_rescinded(&self) -> bool {
-        self.owner.has_ended()
-    }
-
-    /// As [`Channel::create_buffer`](crate::Channel::create_buffer).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
-        Buffer::create(&self.owner.share(), bytes)
+    fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// Whether it sleeps on the interrupts of a processor that the channel has for itself.
@@ -127,6 +98,8 @@ impl Receiver {
     }
 }
 
+of_a_channel!(Receiver);
+
 impl AsFd for Receiver {
     /// As that of a whole channel.
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -137,85 +110,6 @@ impl AsFd for Receiver {
 impl Sender {
     pub(super) fn new(transmitter: Transmitter, bus: Option<Vmbus>) -> Self {
         Self { transmitter, bus }
-    }
-
-    /// As [`Channel::id`](crate::Channel::id).
-    #[must_use]
-    pub fn id(&self) -> ChannelId {
-        self.transmitter.owner().id()
-    }
-
-    /// As [`Channel::offer`](crate::Channel::offer).
-    #[must_use]
-    pub fn offer(&self) -> &Offer {
-        self.transmitter.owner().offer()
-    }
-
-    /// As [`Channel::device`](crate::Channel::device).
-    #[must_use]
-    pub fn device(&self) -> &str {
-        self.transmitter.owner().device()
-    }
-
-    /// As [`Channel::is_rescinded`](crate::Channel::is_rescinded).
-    #[must_use]
-    pub fn is_rescinded(&self) -> bool {
-        self.transmitter.owner().has_ended()
-    }
-
-    /// As [`Channel::create_buffer`](crate::Channel::create_buffer).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
-        Buffer::create(&self.transmitter.owner().share(), bytes)
-    }
-
-    /// Something that ends this half's waits, and not the other's, from other threads.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        self.transmitter.owner().waker(Half::Sender).clone()
-    }
-
-    /// As [`Channel::send`](crate::Channel::send), but that a wake is heard by one call, and that the other half receives
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// As there; [`Error::Callback`].
-    pub fn send(
-        &mut self,
-        packet: OutgoingPacket<'_>,
-        payload: &[&[u8]],
-        timeout: Option<Duration>,
-    ) -> Result<(), Error> {
-        match self.transmitter.try_send(packet, payload) {
-            Err(Error::Full { .. }) => here::may_wait("Sender::send")?,
-            outcome => return outcome,
-        }
-        let outcome = self.transmitter.send(packet, payload, timeout);
-        if matches!(outcome, Err(Error::Woken { .. })) {
-            self.transmitter.owner().waker(Half::Sender).clear();
-        }
-        outcome
-    }
-
-    /// As [`Channel::try_send`](crate::Channel::try_send).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn try_send(&mut self, packet: OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error> {
-        self.transmitter.try_send(packet, payload)
-    }
-
-    /// As [`Channel::send_batch`](crate::Channel::send_batch).
-    ///
-    /// # Errors
-    /// As there.
-    pub fn send_batch<T>(
-        &mut self,
-        fill: impl FnOnce(&mut OutgoingBatch<'_>) -> Result<T, WriteError>,
-    ) -> Result<T, Error> {
-        self.transmitter.send_batch(fill)
     }
 
     /// Gets ready for a sleep in somebody else's event loop: asks the host for a signal when `needed` bytes of ring are
@@ -245,6 +139,9 @@ impl Sender {
         closed
     }
 }
+
+of_a_channel!(Sender);
+sends!(Sender, "Sender::send");
 
 impl AsFd for Sender {
     /// What becomes readable when there may be room: see [`arm`](Sender::arm).

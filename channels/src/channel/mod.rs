@@ -1,10 +1,12 @@
 //! One open channel: a reader, a writer, and what they share with its other users.
 //!
 //! `transmit` writes and waits for room, `receive` reads and waits for packets, both by `sleep`; `hold` is the reference
-//! that all users share, `owner` closes; `halves` are for two threads, `dispatched` has its packets go to a handler.
+//! that all users share, `owner` closes; `halves` are for two threads, `dispatched` has its packets go to a handler, and
+//! `handles` is what all of these have in common.
 
 mod dispatched;
 mod halves;
+mod handles;
 mod hold;
 mod owner;
 mod receive;
@@ -29,7 +31,8 @@ pub(crate) use hold::{Hold, Reason, Way};
 pub use receive::Wake;
 
 use crate::dispatch::Half;
-use crate::{Buffer, ChannelId, Error, Offer, Vmbus, Waker};
+use crate::{Error, Vmbus, Waker};
+use handles::of_a_channel;
 use owner::Owner;
 use receive::Incoming;
 use transmit::Transmitter;
@@ -70,40 +73,16 @@ impl Channel {
         Self { bus: Some(bus), ..self }
     }
 
-    /// The channel's name on the bus.
-    #[must_use]
-    pub fn id(&self) -> ChannelId {
-        self.hold().id()
-    }
-
-    /// What the host offered.
-    #[must_use]
-    pub fn offer(&self) -> &Offer {
-        self.hold().offer()
-    }
-
-    /// The device, as errors call it: its instance id.
-    #[must_use]
-    pub fn device(&self) -> &str {
-        self.hold().device()
-    }
-
-    /// The channel's number on the bus.
-    #[must_use]
-    pub fn relid(&self) -> u32 {
-        self.offer().relid
-    }
-
     /// Something that ends this channel's waits from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.hold().waker(Half::Receiver).clone()
+        self.owner().waker(Half::Receiver).clone()
     }
 
     /// Whether its owner sleeps on the interrupts of a processor that the channel has for itself.
     #[must_use]
     pub fn is_direct(&self) -> bool {
-        matches!(self.hold().way(), Way::Direct(_))
+        matches!(self.owner().way(), Way::Direct(_))
     }
 
     /// How long a [`wait`](Self::wait) goes on looking before it sleeps; not at all, unless it is set here. Meanwhile the
@@ -126,29 +105,14 @@ impl Channel {
         Ok((Receiver::new(incoming, owner, bus.clone()), Sender::new(transmitter, bus)))
     }
 
-    /// Whether the channel is known to be over: taken back, or its bus ended. Asks no one: a load or two.
-    #[must_use]
-    pub fn is_rescinded(&self) -> bool {
-        self.hold().has_ended()
-    }
-
-    /// Shares memory with the host over this channel: whole pages, up to 64 MiB.
-    ///
-    /// # Errors
-    /// [`Error::Memory`], [`Error::Host`], [`Error::Silent`], [`Error::Argument`]; the channel is gone; the bus has
-    /// ended; [`Error::Callback`].
-    pub fn create_buffer(&self, bytes: u32) -> Result<Buffer, Error> {
-        Buffer::create(&self.hold().share(), bytes)
-    }
-
     /// The buffers that the kernel made for the device when it was bound, and shared with the host: none over a link without
     /// a kernel, none for a subchannel, and since Linux 6.14 for network adapters only.
     ///
     /// # Errors
     /// The device is gone; they can't be mapped.
     pub fn kernel_buffers(&self) -> Result<Vec<KernelBuffer>, Error> {
-        self.hold().alive()?;
-        self.hold().line().kernel_buffers().map_err(|error| self.hold().named(error))
+        self.owner().alive()?;
+        self.owner().line().kernel_buffers().map_err(|error| self.owner().named(error))
     }
 
     /// Closes the channel: reader and writer end, and with them the mappings; buffers and other users fail from now on
@@ -168,7 +132,7 @@ impl Channel {
         closed
     }
 
-    fn hold(&self) -> &Owner {
+    fn owner(&self) -> &Owner {
         self.transmitter.owner()
     }
 
@@ -209,6 +173,8 @@ impl Channel {
         self.incoming.arm(self.transmitter.owner())
     }
 }
+
+of_a_channel!(Channel);
 
 impl AsFd for Channel {
     /// What becomes readable when there is something, for event loops. The loop's duties: call

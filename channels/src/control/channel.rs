@@ -5,7 +5,7 @@ use vmbus::message::GpadlId;
 use super::Answer;
 use super::input::{OpenSettings, Ticket};
 use super::table::Device;
-use super::timers::TimerKey;
+use crate::timers::TimerKey;
 use crate::{ChannelId, Offer};
 
 /// Where a channel is between the host and us.

@@ -7,9 +7,9 @@ use vmbus::message::{
 
 use super::input::Ticket;
 use super::logging::{complain, note};
-use super::timers::TimerKey;
 use super::{Action, Agreed, Answer, Core, Due, Refusal};
 use crate::Announcement;
+use crate::timers::TimerKey;
 
 /// Where messages go before the host says otherwise.
 const FIRST_CONNECTION: u32 = 1;

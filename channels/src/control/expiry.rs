@@ -4,9 +4,9 @@ use vmbus::message::GpadlId;
 
 use super::channel::State;
 use super::connection::Phase;
-use super::timers::TimerKey;
 use super::{Action, Answer, Core, Refusal};
 use crate::ChannelId;
+use crate::timers::TimerKey;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

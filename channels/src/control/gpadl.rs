@@ -9,9 +9,9 @@ use vmbus::message::{GpadlId, GuestMessage, Status};
 use super::channel::State;
 use super::input::Ticket;
 use super::logging::{complain, note};
-use super::timers::TimerKey;
 use super::{Action, Answer, Core, Due, Refusal};
 use crate::ChannelId;
+use crate::timers::TimerKey;
 
 /// The most that one buffer takes.
 pub(super) const MAX_BUFFER_BYTES: u32 = 64 << 20;

@@ -23,7 +23,6 @@ mod refusal;
 mod rescind;
 mod sockets;
 mod table;
-mod timers;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -45,8 +44,8 @@ use self::expiry::Due;
 use self::gpadl::Gpadls;
 use self::logging::{Throttle, complain};
 use self::table::Table;
-use self::timers::{TimerKey, Wheel};
 use crate::mutation::{self, Mutation};
+use crate::timers::{TimerKey, Wheel};
 use crate::{ChannelId, Offer};
 
 /// The state of the bus, and nothing else: no thread, no clock, no system call.

@@ -195,7 +195,7 @@ impl Core {
         }
     }
 
-    fn take_opening_timer(&mut self, id: ChannelId) -> Option<super::timers::TimerKey> {
+    fn take_opening_timer(&mut self, id: ChannelId) -> Option<crate::timers::TimerKey> {
         match &mut self.table.get_mut(id)?.state {
             State::Sharing(opening) | State::Requested(opening, _) => opening.timer.take(),
             _ => None,

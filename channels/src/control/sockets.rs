@@ -6,9 +6,9 @@ use vmbus::message::{GuestMessage, OfferFlags, Status, Version};
 
 use super::input::Ticket;
 use super::logging::complain;
-use super::timers::TimerKey;
 use super::{Action, Answer, Core, Due, Refusal};
 use crate::Offer;
+use crate::timers::TimerKey;
 
 /// A request that the host has not answered.
 #[derive(Debug, Clone)]

@@ -58,8 +58,13 @@ impl<F: Flags> Dispatcher<F> {
             }
             self.targets.put(relid, target);
         }
+        let hold = hold.filter(|_| !self.lacks(Mutation::HoldDropped));
         self.places.replace(relid, Place::Here(Resident { id, hold }));
         self.tally.entries.add(1);
+        if !self.lacks(Mutation::NotAsked) {
+            // Its time may have come while it was on its way.
+            self.ask(relid);
+        }
         if !self.lacks(Mutation::NoLook) {
             self.event(relid);
         }
@@ -113,6 +118,7 @@ impl<F: Flags> Dispatcher<F> {
             return self.stale("move", relid, id);
         }
         self.ready.remove(relid);
+        self.silence(relid);
         let source = self.lines.unwatch(relid);
         let target = self.targets.take(relid);
         // What is flagged here stays flagged: it is found, and sent on.

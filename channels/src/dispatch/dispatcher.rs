@@ -4,7 +4,9 @@
 //! is done: what it took away can't be under way.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::alarms::Alarms;
 use super::lines::Lines;
 use super::mailbox::Mailbox;
 use super::mutation::{Mutant, Mutation};
@@ -43,6 +45,7 @@ pub struct Dispatcher<F> {
     pub(super) ready: ReadyList,
     pub(super) flags: F,
     pub(super) lines: Lines,
+    pub(super) alarms: Alarms,
     /// Channels of the device that is being looked after; kept for its allocation.
     interrupted: Vec<usize>,
     pub(super) tally: Arc<Tally>,
@@ -60,19 +63,26 @@ impl<F: Flags> Dispatcher<F> {
             role,
             flags,
             lines,
+            alarms: Alarms::new(Instant::now()),
             interrupted: Vec::new(),
             tally,
             stopping: false,
         }
     }
 
-    /// Orders, flags, work. Returns whether there is more work.
+    /// Orders, flags, timers, work. Returns whether there is more work.
     pub fn turn(&mut self) -> bool {
+        self.turn_by(Instant::now)
+    }
+
+    /// As [`turn`](Self::turn), by another clock.
+    pub fn turn_by(&mut self, clock: impl FnOnce() -> Instant) -> bool {
         self.take_orders();
         if self.stopping {
             return false;
         }
         self.scan();
+        self.ring(clock);
         self.serve();
         !self.ready.is_empty()
     }
@@ -157,7 +167,8 @@ impl<F: Flags> Dispatcher<F> {
         }
     }
 
-    fn serve_one(&mut self, relid: usize) -> usize {
+    /// One turn of a channel.
+    pub(super) fn serve_one(&mut self, relid: usize) -> usize {
         let budget = self.role.budget;
         let Some(target) = self.targets.get_mut(relid) else { return 0 };
         let (packets, ending) = match contained(|| target.serve(budget)) {
@@ -170,19 +181,21 @@ impl<F: Flags> Dispatcher<F> {
             None => (0, Some(Ending::Panicked)),
         };
         self.tally.packets.add(packets as u64);
-        if let Some(ending) = ending {
-            self.end(relid, ending);
+        match ending {
+            None => self.ask(relid),
+            Some(ending) => self.end(relid, ending),
         }
         packets
     }
 
     /// Ends an entry by itself; what it holds is kept until it is retired.
     #[cold]
-    fn end(&mut self, relid: usize, ending: Ending) {
+    pub(super) fn end(&mut self, relid: usize, ending: Ending) {
         match ending {
             Ending::Panicked => self.tally.panics.add(1),
             Ending::Corrupt(_) => self.tally.corrupt.add(1),
-            Ending::Closed | Ending::Rescinded | Ending::Dead(_) => {}
+            Ending::Dead(_) => self.tally.dead.add(1),
+            Ending::Closed | Ending::Rescinded => {}
         }
         self.drop_target(relid, Some(ending));
         if let Some(id) = self.places.resident(relid) {
@@ -192,8 +205,12 @@ impl<F: Flags> Dispatcher<F> {
     }
 
     /// Nothing of it is called any more, or is waited for. Whatever it does while it goes is contained.
+    ///
+    /// In this order: no turn, so that nothing asks for its deadline; no alarm; its last call; and only then is it
+    /// dropped, and by the caller what it holds.
     pub(super) fn drop_target(&mut self, relid: usize, ending: Option<Ending>) {
         self.ready.remove(relid);
+        self.silence(relid);
         drop(self.lines.unwatch(relid));
         let Some(mut target) = self.targets.take(relid) else { return };
         if ending != Some(Ending::Panicked) && contained(|| target.ended(ending)).is_none() {

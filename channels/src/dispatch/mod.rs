@@ -3,6 +3,7 @@
 //! Nothing is shared on that way: a map is changed only by its dispatcher, between two events, as it is told to by
 //! orders. So a lookup is one load, and after [`Report::Retired`] no callback of that channel runs or is under way.
 
+mod alarms;
 mod apply;
 mod bells;
 mod direct;

@@ -31,6 +31,14 @@ pub enum Mutation {
     NotPassedOn,
     /// A sender who waits for room hears nothing from the dispatcher.
     RoomNotTold,
+    /// The alarm of a channel that is retired or leaves is not cancelled.
+    AlarmKept,
+    /// A channel that comes is not asked when it wants to be called.
+    NotAsked,
+    /// A timer is called without a look at what lies in the ring.
+    CalledBlind,
+    /// What an entry holds is dropped when it comes, and not when it is retired.
+    HoldDropped,
     /// On a processor of its own a channel's flag is left set after a wake-up.
     FlagLeft,
 }

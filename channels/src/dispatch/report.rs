@@ -48,8 +48,12 @@ pub struct Counters {
     pub panics: u64,
     /// Entries that ended because of a ring full of nonsense.
     pub corrupt: u64,
+    /// Entries that ended because their other side was silent.
+    pub dead: u64,
     /// Packets handled by dispatched channels.
     pub packets: u64,
+    /// Timers of channels that were due and called.
+    pub timers: u64,
     /// Times that dispatchers slept.
     pub sleeps: u64,
     /// Channels that are in the maps now.

@@ -32,7 +32,9 @@ pub struct Tally {
     pub(super) stale: Count,
     pub(super) panics: Count,
     pub(super) corrupt: Count,
+    pub(super) dead: Count,
     pub(super) packets: Count,
+    pub(super) timers: Count,
     pub(super) sleeps: Count,
     pub(super) entries: Count,
     pub(super) markers: Count,
@@ -52,7 +54,9 @@ impl Tally {
         sum.stale += self.stale.value();
         sum.panics += self.panics.value();
         sum.corrupt += self.corrupt.value();
+        sum.dead += self.dead.value();
         sum.packets += self.packets.value();
+        sum.timers += self.timers.value();
         sum.sleeps += self.sleeps.value();
         sum.entries += self.entries.value();
         sum.markers += self.markers.value();

@@ -110,9 +110,10 @@ impl<F: Flags + Send + 'static> Loop<F> {
     }
 
     fn sleep(&mut self) {
+        let left = self.dispatcher.time_left(Instant::now);
         let Some(true) = self.dispatcher.mail().map(Mailbox::lie_down) else { return };
         self.dispatcher.tally.sleeps.add(1);
-        let mailed = self.wait(None);
+        let mailed = self.wait(left);
         if let Some(mail) = self.dispatcher.mail() {
             mail.get_up(mailed);
         }

@@ -5,6 +5,8 @@
 //! answers. [`Pulse`] decides when, and knows neither threads nor clocks; the dispatchers' timers drive it.
 
 mod pulse;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use std::time::Duration;

@@ -38,10 +38,10 @@ pub trait Probe {
 /// handler, and is closed.
 #[derive(Debug)]
 pub struct Watched<H> {
-    handler: H,
+    pub(super) handler: H,
     pulse: Option<Pulse>,
     /// Packets since the last batch.
-    heard: bool,
+    pub(super) heard: bool,
     clock: fn() -> Instant,
 }
 

@@ -8,6 +8,7 @@ mod end;
 mod gate;
 mod halves;
 mod host;
+mod keepalive;
 mod life;
 mod races;
 mod subscribers;

@@ -2,7 +2,9 @@
 #![cfg(not(any(loom, shuttle)))]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may panic")]
 
+mod alarms;
 mod link;
 mod serve;
 mod threads;
+mod timers;
 mod turns;

@@ -5,78 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use loom::sync::atomic as model_atomic;
 use loom::thread;
-use vmbus_channels::dispatch::parts::{
-    Dispatcher, Lines, Mailbox, Mutant, Mutation, Order, OwnFlags, Role, Roster, Tally, channel_id,
-};
-use vmbus_channels::dispatch::{Attention, Counters, Ending, Entry, Notifier, Progress, Report, Serve};
+use vmbus_channels::dispatch::parts::{Mutant, Mutation, Order, channel_id};
+use vmbus_channels::dispatch::{Attention, Ending, Entry, Progress, Serve};
 
+use super::team::Model;
 use super::{check, finds};
 
 const RELID: u32 = 5;
-
-/// The dispatchers of a model, before their threads start.
-struct Model {
-    roster: Roster,
-    mail: Arc<[Mailbox]>,
-    flags: Vec<OwnFlags>,
-    dispatchers: Vec<Dispatcher<OwnFlags>>,
-    tallies: Vec<Arc<Tally>>,
-    /// Retirements that were answered, as a bit each; and who waits for them. Ordinary atomics: the report itself is
-    /// what orders, and that is the notifier's.
-    answered: Arc<AtomicU32>,
-    answers: Notifier,
-}
-
-impl Model {
-    fn new(number: usize, mutant: Mutant) -> Self {
-        let mail: Arc<[Mailbox]> = (0..number).map(|_| Mailbox::new(mutant).unwrap()).collect();
-        let flags: Vec<_> = (0..number).map(|_| OwnFlags::new(1)).collect();
-        let tallies: Vec<_> = (0..number).map(|_| Arc::new(Tally::default())).collect();
-        let (answered, answers) = (Arc::new(AtomicU32::new(0)), Notifier::new().unwrap());
-        let mut dispatchers = Vec::new();
-        for number in 0..number {
-            let (answered, answers) = (Arc::clone(&answered), answers.clone());
-            let reports = Arc::new(move |report| {
-                let number = if report == Report::Retired(channel_id(1, 1)) { 1 } else { 2 };
-                answered.fetch_or(number, Ordering::SeqCst);
-                answers.raise();
-            });
-            let role = Role { number, relids: 64, budget: 1, mail: Arc::clone(&mail), reports, mutant };
-            let tally = Arc::clone(&tallies[number]);
-            dispatchers.push(Dispatcher::new(role, flags[number].clone(), Lines::none(), tally));
-        }
-        Self { roster: Roster::new(Arc::clone(&mail)), mail, flags, dispatchers, tallies, answered, answers }
-    }
-
-    /// Starts a thread for each, which ends when it is told to, or with `done`.
-    fn start(&mut self, done: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
-        let run = |mut dispatcher: Dispatcher<OwnFlags>| {
-            let done = Arc::clone(done);
-            thread::spawn(move || {
-                let ends = |dispatcher: &Dispatcher<_>| dispatcher.is_stopping() || done.load(Ordering::SeqCst);
-                while !ends(&dispatcher) {
-                    if !dispatcher.turn() && !ends(&dispatcher) {
-                        dispatcher.mail().unwrap().sleep();
-                    }
-                }
-            })
-        };
-        self.dispatchers.drain(..).map(run).collect()
-    }
-
-    fn wait_for_answer(&self) {
-        while self.answered.load(Ordering::SeqCst) == 0 {
-            self.answers.wait(None).unwrap();
-            self.answers.clear();
-        }
-    }
-
-    fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        self.tallies.iter().for_each(|tally| tally.add_to(&mut sum));
-        sum
-    }
-}
 
 /// A channel that counts its events and must not be touched once its retirement is answered.
 struct Owner {

@@ -27,6 +27,8 @@ pub(super) struct LinkState {
     asked: Mutex<Option<u64>>,
     /// A question of ours is to be sent.
     asks: AtomicBool,
+    /// The host was asked for room.
+    armed: AtomicBool,
     /// Bytes of the packet that is looked at. One thread does that.
     pub(super) scratch: Mutex<Vec<u8>>,
 }
@@ -120,7 +122,7 @@ fn turn(link: &Lane, sender: &mut Dispatched, share: &Share) -> Turn {
     let frame = flow.on_link(placed.moves).then(|| flow.next()).flatten();
     let Some(frame) = frame else { return Turn::Said { more: false } };
     let (first, second) = flow.bytes(&frame);
-    let outcome = send(sender, &[frame.header.as_bytes(), first, second]);
+    let outcome = send(link, sender, &[frame.header.as_bytes(), first, second]);
     let (more, heard) = match outcome {
         Ok(true) => {
             let heard = flow.sent(&frame);
@@ -144,13 +146,21 @@ fn turn(link: &Lane, sender: &mut Dispatched, share: &Share) -> Turn {
 }
 
 /// Sends a frame. `false`: there is no room; the link's [room](vmbus_channels::Handler::room) comes.
-fn send(sender: &mut Dispatched, parts: &[&[u8]]) -> Result<bool, ()> {
+fn send(link: &Lane, sender: &mut Dispatched, parts: &[&[u8]]) -> Result<bool, ()> {
     loop {
         match sender.try_send(OutgoingPacket::in_band(0), parts) {
-            Ok(()) => return Ok(true),
+            Ok(()) => {
+                if link.state().armed.swap(false, Ordering::Relaxed) {
+                    sender.disarm();
+                }
+                return Ok(true);
+            }
             Err(Error::Full { needed, .. }) => match sender.arm(needed) {
                 Ok(true) => {}
-                Ok(false) => return Ok(false),
+                Ok(false) => {
+                    link.state().armed.store(true, Ordering::Relaxed);
+                    return Ok(false);
+                }
                 Err(_) => return Err(()),
             },
             // Its handler hears of it, and clears the link.
@@ -165,7 +175,7 @@ fn answer(link: &Lane, sender: &mut Dispatched) -> bool {
     let mut said = |kind, number| {
         let header = Header { kind, sequence: U64::new(number), ..Header::new_zeroed() };
         debug_assert_eq!((header.bytes, header.moves), (U16::ZERO, U32::ZERO));
-        send(sender, &[header.as_bytes()]) == Ok(true)
+        send(link, sender, &[header.as_bytes()]) == Ok(true)
     };
     let asked = lock(&state.asked).take();
     if let Some(number) = asked

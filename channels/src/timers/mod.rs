@@ -15,7 +15,7 @@ const SPAN: u64 = 1 << (SLOT_BITS * LEVELS);
 
 /// Names a timer that runs. Never reused, so one that expired or was cancelled names nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct TimerKey {
+pub(crate) struct TimerKey {
     index: usize,
     serial: u64,
 }
@@ -34,7 +34,7 @@ struct Entry<T> {
 
 /// Timers that each say `T` when they expire.
 #[derive(Debug, Clone)]
-pub(super) struct Wheel<T> {
+pub(crate) struct Wheel<T> {
     entries: Slab<Entry<T>>,
     heads: [[Option<usize>; SLOTS as usize]; LEVELS as usize],
     /// A bit for each slot that is not empty.
@@ -45,7 +45,7 @@ pub(super) struct Wheel<T> {
 }
 
 impl<T: Copy> Wheel<T> {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             entries: Slab::new(),
             heads: [[None; SLOTS as usize]; LEVELS as usize],
@@ -56,12 +56,12 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Timers that run.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Starts a timer. One that is due already expires with the next tick.
-    pub(super) fn insert(&mut self, deadline: Duration, due: T) -> TimerKey {
+    pub(crate) fn insert(&mut self, deadline: Duration, due: T) -> TimerKey {
         let at = ceiling(deadline).max(self.elapsed.saturating_add(1));
         self.serial += 1;
         let serial = self.serial;
@@ -71,7 +71,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// Stops a timer. Nothing happens if it has expired or was stopped before.
-    pub(super) fn cancel(&mut self, key: TimerKey) {
+    pub(crate) fn cancel(&mut self, key: TimerKey) {
         if mutation::is(Mutation::LeakTimer)
             || self.entries.get(key.index).is_none_or(|entry| entry.serial != key.serial)
         {
@@ -82,12 +82,12 @@ impl<T: Copy> Wheel<T> {
     }
 
     /// When to look again: not later than the first timer, and not before `advance` would find something to do.
-    pub(super) fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.next().map(|(_, _, at)| Duration::from_millis(at))
     }
 
     /// Lets time pass, and appends what expired.
-    pub(super) fn advance(&mut self, now: Duration, expired: &mut Vec<(TimerKey, T)>) {
+    pub(crate) fn advance(&mut self, now: Duration, expired: &mut Vec<(TimerKey, T)>) {
         let now = floor(now);
         if now.saturating_sub(self.elapsed) > SPAN {
             return self.jump(now, expired);
@@ -198,7 +198,7 @@ impl<T: Copy> Wheel<T> {
 
     /// What is allocated, in timers.
     #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.entries.capacity()
     }
 }
@@ -217,5 +217,4 @@ fn ceiling(time: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "timers_tests.rs"]
 mod tests;
