@@ -47,6 +47,7 @@ mod error;
 mod executor;
 #[cfg(test)]
 mod fuzz_tests;
+pub mod group;
 mod here;
 mod id;
 pub mod keepalive;

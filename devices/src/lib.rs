@@ -79,6 +79,7 @@
 
 pub mod balloon;
 mod error;
+pub mod multiplex;
 pub mod registry;
 pub mod socket;
 

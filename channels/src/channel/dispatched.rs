@@ -35,6 +35,21 @@ impl Dispatched {
         Self { keeper: Some(bus), ..self }
     }
 
+    /// Asks the host for a signal when `needed` bytes of ring are free ([`Error::Full`] says how many), and looks once more.
+    /// `true`: they are there, send. `false`: [`Handler::room`] is called when they may be; then try, or arm, again. A host
+    /// that knows nothing of such requests never signals, so try by yourself every now and then.
+    ///
+    /// # Errors
+    /// The device is gone; the ring is corrupt.
+    pub fn arm(&mut self, needed: u32) -> Result<bool, Error> {
+        self.transmitter.arm(needed)
+    }
+
+    /// Takes back what [`arm`](Self::arm) has asked for: the handler is not called for room any more.
+    pub fn disarm(&mut self) {
+        self.transmitter.disarm();
+    }
+
     /// As [`Channel::close`](crate::Channel::close). When it returns without an error, the handler has been dropped.
     ///
     /// # Errors
@@ -53,6 +68,8 @@ sends!(Dispatched, "Dispatched::send");
 /// What a dispatcher calls for a channel with a handler.
 struct Turns<H> {
     served: Served<H>,
+    /// Somebody waits for room, and there may be some.
+    room: bool,
     /// Behind the ring that it stands for.
     hold: Arc<Hold>,
 }
@@ -62,17 +79,20 @@ pub(crate) fn entry(incoming: Ring, hold: Arc<Hold>, handler: impl Handler + 'st
     let corrupt = |source| Error::Corrupt { device: hold.device().to_owned(), source };
     let served = Served::new(incoming, hold.line().clone(), handler).map_err(corrupt)?;
     let line = hold.line().clone();
-    let turns = Turns { served, hold: Arc::clone(&hold) };
+    let turns = Turns { served, room: false, hold: Arc::clone(&hold) };
     Ok(Entry::serve(Box::new(turns)).on_line(line).holding(hold))
 }
 
 impl<H: Handler> Serve for Turns<H> {
     fn event(&mut self) -> Attention {
-        self.hold.bells().maybe_room();
+        self.room |= self.hold.bells().maybe_room();
         self.served.event()
     }
 
     fn serve(&mut self, budget: usize) -> Progress {
+        if std::mem::take(&mut self.room) {
+            self.served.room();
+        }
         self.served.serve(budget)
     }
 

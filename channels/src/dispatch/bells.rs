@@ -77,11 +77,13 @@ impl Bells {
         self.maybe_room();
     }
 
-    /// Something has happened, and if it was for anybody, then for the sender.
-    pub fn maybe_room(&self) {
-        if self.wants_room.load(Ordering::SeqCst) && !self.mutant.lacks(Mutation::RoomNotTold) {
+    /// Something has happened, and if it was for anybody, then for the sender. Whether one waits for room.
+    pub fn maybe_room(&self) -> bool {
+        let wanted = self.wants_room.load(Ordering::SeqCst) && !self.mutant.lacks(Mutation::RoomNotTold);
+        if wanted {
             self.of(Half::Sender).raise();
         }
+        wanted
     }
 
     /// Both are to look, whatever they wait for.

@@ -19,6 +19,9 @@ pub trait Handler: Send {
     /// The packets that were there (or the budget) are through: the time to send what they led to.
     fn batch(&mut self) {}
 
+    /// There may be the room that was asked for by [`Dispatched::arm`](crate::Dispatched::arm). Must not wait.
+    fn room(&mut self) {}
+
     /// When [`timer`](Self::timer) is to be called; `None`: not at all. Asked when the channel begins, behind each turn of
     /// it and behind each timer; what has changed otherwise is not noticed.
     fn deadline(&self) -> Option<Instant> {
@@ -94,6 +97,11 @@ impl<H: Handler, L: Bell> Served<H, L> {
     /// [`Corrupt`] if the ring can't be one.
     pub fn new(incoming: Ring, line: L, handler: H) -> Result<Self, Corrupt> {
         Ok(Self { reader: Reader::new(incoming)?, line, handler, masked: false })
+    }
+
+    /// The host may have made room.
+    pub(crate) fn room(&mut self) {
+        self.handler.room();
     }
 
     fn mask(&mut self) {

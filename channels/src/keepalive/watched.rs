@@ -87,6 +87,10 @@ impl<H: Handler + Probe> Handler for Watched<H> {
         self.handler.batch();
     }
 
+    fn room(&mut self) {
+        self.handler.room();
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let pulse = self.pulse.as_ref().and_then(Pulse::deadline);
         match (pulse, self.handler.deadline()) {

@@ -8,7 +8,10 @@ use uuid::Uuid;
 use vmbus::class::Class;
 use vmbus::message::{Features, OfferFlags, USER_DEFINED_BYTES, UserDefined, Version};
 
-use crate::device::{Buffers, Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Pipe, PipeSettings};
+use crate::device::{
+    Buffers, Device, DynamicMemory, DynamicMemorySettings, Echo, EchoSettings, Multiplex, MultiplexDevice,
+    MultiplexSettings, Pipe, PipeSettings,
+};
 use crate::{Random, ViolationKind};
 
 /// What a simulated host is like.
@@ -204,6 +207,14 @@ impl DeviceSpec {
     pub fn buffers(number: u64) -> Self {
         let instance = Random::new(number ^ 0x6275_6666).guid();
         Self::new(Buffers::CLASS, instance, || Box::new(Buffers::default()))
+    }
+
+    /// A device over which streams are multiplexed; its subchannels carry the same streams.
+    #[must_use]
+    pub fn multiplex(number: u64, settings: MultiplexSettings) -> Self {
+        let instance = Random::new(number ^ 0x6d75_7869).guid();
+        let device = MultiplexDevice::new(settings);
+        Self::new(Multiplex::CLASS, instance, move || Box::new(device.channel()))
     }
 
     /// Dynamic Memory.

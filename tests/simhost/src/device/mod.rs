@@ -3,11 +3,13 @@
 mod buffers;
 pub mod dynamic_memory;
 mod echo;
+pub mod multiplex;
 mod pipe;
 
 pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
+pub use multiplex::{Multiplex, MultiplexDevice, MultiplexSettings};
 pub use pipe::{Pipe, PipeSettings};
 
 use std::time::Duration;

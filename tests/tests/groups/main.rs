@@ -1,0 +1,8 @@
+//! R2 and R5.4 with the whole stack: streams over a group of channels whose links the simulated host takes away at random.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod flaps;
+mod life;
+mod moves;
+mod silence;
+mod world;
