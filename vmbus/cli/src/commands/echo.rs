@@ -18,6 +18,7 @@ pub(crate) fn run(context: &Context, args: &Echo) -> anyhow::Result<Exit> {
     let stop = Stop::install()?;
     let teller = Arc::new(Teller::new(context, &stop));
     let carrier = Carrier::open(context, &args.via.link, &[Wish::Listen(args.address)])?;
+    teller.watch(&carrier)?;
     let listener = Listener::Vm(carrier.listen(args.address)?);
     let from =
         listener.local().map_err(|error| of_vm_socket("find out the address of", args.address.to_string(), error))?;

@@ -1,6 +1,5 @@
 //! `vmbusctl forward`: connections to one socket go on to another, of which one or both are VM sockets.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,11 +29,14 @@ pub(crate) fn run(context: &Context, args: &Forward) -> anyhow::Result<Exit> {
         [] => None,
         wishes => Some(Arc::new(Carrier::open(context, &args.via.link, wishes)?)),
     };
+    if let Some(carrier) = &carrier {
+        teller.watch(carrier)?;
+    }
     let listener = listen(carrier.as_deref(), &args.from)?;
     let from = listener.local().map_err(|error| of_socket("find out the address of", args.from.to_string(), error))?;
     teller.tell(&Event::Listening { from, to: Some(args.to.to_string()) });
-    let (onward, to, tells) = (carrier.clone(), args.to.clone(), Arc::clone(&teller));
-    let join = Box::new(move |near| join(onward.as_deref(), near, &to, &tells));
+    let (onward, to) = (carrier.clone(), args.to.clone());
+    let join = Box::new(move |near| join(onward.as_deref(), near, &to));
     let served = service::serve(&listener, args.via.connections, &stop, &teller, join);
     drop(listener);
     // A connect that is under way may have it still; then the process's end is its end.
@@ -63,12 +65,12 @@ fn listen(carrier: Option<&Carrier>, from: &Address) -> anyhow::Result<Listener>
 }
 
 /// Connects on. If that can't be, whoever connected is reset.
-fn join(carrier: Option<&Carrier>, near: End, to: &Address, teller: &Teller) -> anyhow::Result<Arc<Carried>> {
-    let far = connect(carrier, to, teller).inspect_err(|_| near.reset())?;
+fn join(carrier: Option<&Carrier>, near: End, to: &Address) -> anyhow::Result<Arc<Carried>> {
+    let far = connect(carrier, to).inspect_err(|_| near.reset())?;
     Carried::between(near, far).context("no descriptors are left")
 }
 
-fn connect(carrier: Option<&Carrier>, to: &Address, teller: &Teller) -> anyhow::Result<End> {
+fn connect(carrier: Option<&Carrier>, to: &Address) -> anyhow::Result<End> {
     match to {
         Address::Plain(addr) => {
             let plain = Plain::connect(addr, CONNECT_WITHIN);
@@ -76,16 +78,8 @@ fn connect(carrier: Option<&Carrier>, to: &Address, teller: &Teller) -> anyhow::
         }
         Address::Vm(addr) => {
             let carrier = carrier.context("nobody carries VM sockets")?;
-            let stream = carrier.connect(*addr, None).map_err(|error| {
-                let is_over = error.kind() == ErrorKind::NetworkDown;
-                let failed = of_vm_socket("connect to", to.to_string(), error);
-                if is_over {
-                    // The bus is gone for good, and so is what there is to forward to.
-                    teller.fail(anyhow::anyhow!("{failed}"));
-                }
-                failed
-            })?;
-            Ok(End::Vm(stream))
+            let stream = carrier.connect(*addr, None);
+            Ok(End::Vm(stream.map_err(|error| of_vm_socket("connect to", to.to_string(), error))?))
         }
     }
 }

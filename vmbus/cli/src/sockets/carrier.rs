@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use vmbus::Error;
 use vmbus::uio::BusLink;
 use vmbus_channels::Vmbus;
@@ -71,6 +72,22 @@ impl Carrier {
     pub(crate) fn listen(&self, addr: VmAddress) -> Result<VmListener, Error> {
         let listener = VmListener::bind(self.place(addr.to_listen()));
         listener.map_err(|error| of_vm_socket("listen on", addr.to_listen().to_string(), error))
+    }
+
+    /// Calls this when the bus has ended: by itself, or because it was [`finish`](Self::finish)ed. The kernel does not end.
+    pub(crate) fn when_over(&self, over: impl FnOnce(vmbus_channels::Error) + Send + 'static) -> anyhow::Result<()> {
+        let Some(bus) = &self.bus else { return Ok(()) };
+        let mut changes = bus.subscribe()?;
+        let watch = move || {
+            loop {
+                match changes.next(None) {
+                    Ok(_) | Err(vmbus_channels::Error::Lagged) => {}
+                    Err(error) => return over(error),
+                }
+            }
+        };
+        std::thread::Builder::new().name("bus".to_owned()).spawn(watch).context("cannot start a thread")?;
+        Ok(())
     }
 
     /// Ends it, once peers have read what was written on streams that nobody uses any more: they have a while for that.

@@ -22,5 +22,10 @@ pub(crate) fn of_vm_socket(action: &'static str, place: impl AsRef<str>, error: 
                 .to_owned(),
         };
     }
+    let refused = "nobody listens there; start the service, or look at the port";
+    let error = match error.kind() {
+        io::ErrorKind::ConnectionRefused => io::Error::new(error.kind(), refused),
+        _ => error,
+    };
     of_socket(action, place, error)
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use super::carrier::Carrier;
 use super::stop::Stop;
 use crate::context::Context;
 use crate::output;
@@ -86,6 +87,12 @@ impl Teller {
     pub(crate) fn fail(&self, error: anyhow::Error) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.stop();
+    }
+
+    /// A bus that ends takes the service with it.
+    pub(crate) fn watch(self: &Arc<Self>, carrier: &Carrier) -> anyhow::Result<()> {
+        let me = Arc::clone(self);
+        carrier.when_over(move |error| me.fail(anyhow::Error::new(error).context("there is no host any more")))
     }
 
     /// What ended the service, if it was not a signal.

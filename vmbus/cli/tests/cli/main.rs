@@ -5,5 +5,7 @@
 mod balloon;
 mod commands;
 mod machines;
+mod process;
 mod simulated;
+mod sockets;
 mod watch;

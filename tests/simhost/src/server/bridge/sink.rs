@@ -4,18 +4,20 @@ use crate::device::{Line, Taken};
 
 /// A line that leads nowhere.
 pub(super) fn new() -> Box<dyn Line> {
-    Box::new(Sink { ended: false })
+    Box::new(Sink { ended: false, told: false })
 }
 
 struct Sink {
     ended: bool,
+    /// Its end was taken.
+    told: bool,
 }
 
 impl Line for Sink {
     fn note(&mut self) {}
 
     fn has_news(&self) -> bool {
-        false
+        self.ended && !self.told
     }
 
     fn give(&mut self, bytes: &[u8]) -> usize {
@@ -27,6 +29,7 @@ impl Line for Sink {
     }
 
     fn take(&mut self, _bytes: &mut Vec<u8>, _most: usize) -> Taken {
+        self.told = self.ended;
         if self.ended { Taken::End } else { Taken::Nothing }
     }
 
