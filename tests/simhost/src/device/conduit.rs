@@ -27,8 +27,6 @@ pub enum Taken {
     Nothing,
     /// Nothing more will come.
     End,
-    /// It broke: what comes next is not known, and nobody hears the guest any more.
-    Broken,
 }
 
 /// Where a conduit's bytes go and come from. It holds so much and no more, and never waits.
@@ -39,6 +37,9 @@ pub trait Line: Send {
     /// Whether something happened that is worth a turn: there is something to take, or room again. Whoever makes that
     /// happen also ends the host's sleep.
     fn has_news(&self) -> bool;
+
+    /// Whether it broke: what would come next is not known, and nobody hears the guest any more.
+    fn is_broken(&self) -> bool;
 
     /// Takes bytes of the guest: how many, from the first on.
     fn give(&mut self, bytes: &[u8]) -> usize;
@@ -158,7 +159,6 @@ impl Conduit {
                     Taken::Bytes => {}
                     Taken::Nothing => return Ok(()),
                     Taken::End => self.end_taken = true,
-                    Taken::Broken => self.broken = true,
                 }
                 continue;
             }
@@ -197,6 +197,11 @@ impl Conduit {
 impl Device for Conduit {
     fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         self.line.note();
+        // Also when all was said from there: the guest may go on, and nobody hears it.
+        self.broken |= self.line.is_broken();
+        if self.broken {
+            return Ok(());
+        }
         self.to_guest(port)?;
         self.from_guest(port)
     }

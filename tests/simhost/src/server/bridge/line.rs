@@ -92,12 +92,12 @@ impl Line for HostEnd {
         self.0.news.load(Ordering::SeqCst)
     }
 
+    fn is_broken(&self) -> bool {
+        self.0.lock().broken
+    }
+
     fn give(&mut self, bytes: &[u8]) -> usize {
         let mut queues = self.0.lock();
-        if queues.broken {
-            // Nobody will hear it; the connection ends with what is taken next.
-            return bytes.len();
-        }
         let fits = bytes.get(..WAITING_AT_MOST.saturating_sub(queues.outward.len())).unwrap_or(bytes);
         queues.outward.extend(fits);
         queues.refused = fits.len() < bytes.len();
@@ -113,9 +113,6 @@ impl Line for HostEnd {
 
     fn take(&mut self, bytes: &mut Vec<u8>, most: usize) -> Taken {
         let mut queues = self.0.lock();
-        if queues.broken {
-            return Taken::Broken;
-        }
         if queues.inward.is_empty() {
             return if queues.inward_end { Taken::End } else { Taken::Nothing };
         }
@@ -245,15 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn ends_come_behind_bytes_and_breaks_before() {
+    fn ends_come_behind_bytes_and_breaks_at_once() {
         let (mut host, socket) = new();
         assert!(socket.say(b"abc"));
         socket.say_end();
         let mut bytes = Vec::new();
         assert_eq!((host.take(&mut bytes, 2), host.take(&mut bytes, 2)), (Taken::Bytes, Taken::Bytes));
         assert_eq!((host.take(&mut bytes, 2), bytes.as_slice()), (Taken::End, &b"abc"[..]));
-        assert!(socket.say(b"more"));
+        assert!(!host.is_broken());
+        host.note();
         socket.break_off();
-        assert_eq!(host.take(&mut bytes, 2), Taken::Broken);
+        assert!(host.is_broken() && host.has_news());
+        assert!(!socket.say(b"more"));
     }
 }

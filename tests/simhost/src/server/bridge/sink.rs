@@ -20,6 +20,10 @@ impl Line for Sink {
         self.ended && !self.told
     }
 
+    fn is_broken(&self) -> bool {
+        false
+    }
+
     fn give(&mut self, bytes: &[u8]) -> usize {
         bytes.len()
     }

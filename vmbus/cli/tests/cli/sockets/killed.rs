@@ -52,7 +52,10 @@ fn a_killed_host_is_an_error_for_its_guests() {
         .stderr(Stdio::piped());
     let mut nc = command.spawn().unwrap();
     let errors = read_lines(nc.stderr.take().unwrap());
-    let _other = accept(&listener);
+    // A host connects before its guest is told that it is connected.
+    let mut other = accept(&listener);
+    other.write_all(b"y").unwrap();
+    nc.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     host.process.signal("KILL");
     let start = Instant::now();
     host.process.end();

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
 use super::{Host, accept, connect, hear, is_reset, reset, say, server};
 use crate::process::{LONG, read_lines, wait};
@@ -10,6 +11,19 @@ fn nc(host: &Host, arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmbusctl"));
     command.args(["nc", "-v", "--link", &host.path()]).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// One that listens already.
+fn listening(host: &Host, arguments: &[&str]) -> (Child, Receiver<String>) {
+    let mut child = nc(host, &[&["-l", "5000"], arguments].concat());
+    let errors = read_lines(child.stderr.take().unwrap());
+    assert_eq!(errors.recv_timeout(LONG).unwrap(), "vmbusctl: listening on any:5000");
+    (child, errors)
+}
+
+/// Everything that comes until the end.
+fn rest(errors: &Receiver<String>) -> String {
+    errors.iter().collect::<Vec<_>>().join("\n")
 }
 
 /// How it ends, with what on standard output and on standard error.
@@ -25,7 +39,7 @@ fn end(mut child: Child) -> (Option<i32>, String, String) {
     let errors = errors.map(read_lines);
     let status = wait(&mut child);
     let output = output.map(|thread| thread.join().unwrap()).unwrap_or_default();
-    let errors = errors.map(|lines| lines.iter().collect::<Vec<_>>().join("\n")).unwrap_or_default();
+    let errors = errors.map(|lines| rest(&lines)).unwrap_or_default();
     (status.code(), output, errors)
 }
 
@@ -78,9 +92,7 @@ fn until_end_leaves_the_rest_of_the_input() {
 #[test]
 fn who_listens_is_connected_to() {
     let host = Host::start(&[], &[5000]);
-    let mut child = nc(&host, &["-l", "5000"]);
-    let lines = read_lines(child.stderr.take().unwrap());
-    assert_eq!(lines.recv_timeout(LONG).unwrap(), "vmbusctl: listening on any:5000");
+    let (mut child, _errors) = listening(&host, &[]);
     let peer = connect(host.published[0]);
     child.stdin.take().unwrap().write_all(b"from the guest").unwrap();
     assert_eq!(hear(&peer), b"from the guest");
@@ -92,16 +104,17 @@ fn who_listens_is_connected_to() {
 #[test]
 fn a_command_has_the_connection_as_input_and_output() {
     let host = Host::start(&[], &[5000]);
-    let child = nc(&host, &["-l", "5000", "--exec", "tr a-z A-Z"]);
+    let (child, _errors) = listening(&host, &["--exec", "tr a-z A-Z"]);
     let peer = connect(host.published[0]);
     say(&peer, b"louder");
     assert_eq!(hear(&peer), b"LOUDER");
     assert_eq!(end(child).0, Some(0));
     // One that reads nothing, and ends before its peer does.
-    let child = nc(&host, &["-l", "5000", "-e", "echo hello; exit 3"]);
+    let (child, errors) = listening(&host, &["-e", "echo hello; exit 3"]);
     let peer = connect(host.published[0]);
     assert_eq!(hear(&peer), b"hello\n");
-    let (code, _, errors) = end(child);
+    drop(peer);
+    let (code, errors) = (end(child).0, rest(&errors));
     assert!(code == Some(1) && errors.contains("ended with exit status: 3"), "{errors}");
 }
 
@@ -109,11 +122,11 @@ fn a_command_has_the_connection_as_input_and_output() {
 #[test]
 fn a_command_does_not_outlive_a_reset() {
     let host = Host::start(&[], &[5000]);
-    let child = nc(&host, &["-l", "5000", "-e", "echo ready; exec sleep 1000"]);
+    let (child, errors) = listening(&host, &["-e", "echo ready; exec sleep 1000"]);
     let mut peer = connect(host.published[0]);
     peer.read_exact(&mut [0; 6]).unwrap();
     reset(peer);
-    let (code, _, errors) = end(child);
+    let (code, errors) = (end(child).0, rest(&errors));
     assert!(code == Some(1) && errors.contains("cannot receive from"), "{errors}");
 }
 
