@@ -38,6 +38,8 @@ const RESET_TOLD: u32 = 1 << 4;
 const MAKE_WAY: u32 = 1 << 5;
 /// It waits to be accepted.
 const UNACCEPTED: u32 = 1 << 6;
+/// Its end is never said.
+const RESET: u32 = 1 << 7;
 
 /// What clones of a stream share. Dropping the last says the end, and leaves the rest to who lingers.
 pub(super) struct Connection {
@@ -289,12 +291,18 @@ impl Connection {
         }
     }
 
+    /// Ends it without an end: for all clones, at once, also while others wait in them.
+    pub(super) fn reset(&self) {
+        self.set(RESET);
+        self.shutdown(Shutdown::Both);
+    }
+
     /// Says the end if writing was shut down, unless somebody is writing, who will on the way out.
     fn say_end(&self) {
         // Between the flag and the look at the lock here, between the lock and the look at the flag there: one of the two
         // sees the other.
         fence(Ordering::SeqCst);
-        while self.is(WRITE_SHUT) {
+        while self.is(WRITE_SHUT) && !self.is(RESET) {
             let mut outbound = match self.outbound.try_lock() {
                 Ok(outbound) => outbound,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -372,7 +380,7 @@ impl AsFd for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.is(UNACCEPTED) {
+        if self.is(UNACCEPTED) || self.is(RESET) {
             // Both halves close it now.
             return;
         }

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags};
 use vmbus::wire::{Arrival, HostListener};
 
+use super::bridge::Guests;
 use super::guest::GuestThread;
 use super::wake::Wake;
 use super::{Control, ServerSettings, Stopping, spawn};
@@ -23,13 +24,21 @@ struct Running {
     stopping: Arc<Stopping>,
 }
 
+/// Who wants to know of guests.
+pub(super) struct Arrivals {
+    /// Whoever asks the server.
+    pub(super) arrivals: Sender<Control>,
+    /// Those who connect to guests.
+    pub(super) there: Guests,
+}
+
 /// Accepts guests until the server ends.
 pub(super) fn run(
     listener: &HostListener,
     config: &Config,
     settings: &ServerSettings,
     stopping: &Stopping,
-    arrivals: &Sender<Control>,
+    arrivals: &Arrivals,
 ) {
     let (mut running, mut number) = (Vec::<Running>::new(), 0_u64);
     while !stopping.is_set() {
@@ -59,8 +68,9 @@ pub(super) fn run(
         match start(arrival, config, settings.clone()) {
             Ok((guest, control)) => {
                 running.push(guest);
+                arrivals.there.add(control.clone());
                 // Nobody asks for guests: they are served all the same.
-                let _ = arrivals.send(control);
+                let _ = arrivals.arrivals.send(control);
             }
             Err(error) => log::warn!(target: "vmbus::simhost", "a guest is turned away: {error}"),
         }
@@ -78,6 +88,7 @@ fn start(arrival: Arrival, config: Config, settings: ServerSettings) -> Result<(
     let stopping = Stopping::new()?;
     let wake: Arc<Wake> = Arc::clone(&stopping.wake);
     let (control, commands) = Control::new(Arc::clone(&wake));
+    settings.bridges.serve(&control)?;
     let of_guest = Arc::clone(&stopping);
     let work = GuestThread { arrival, config, settings, commands, wake, stopping: of_guest, lingers: false };
     let thread = spawn("simhost-guest", move || work.run())?;
