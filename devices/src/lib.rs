@@ -81,5 +81,6 @@ pub mod balloon;
 mod error;
 pub mod registry;
 pub mod socket;
+pub mod storage;
 
 pub use error::Error;
