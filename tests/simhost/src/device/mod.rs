@@ -5,12 +5,14 @@ pub mod dynamic_memory;
 mod echo;
 mod pipe;
 mod ranges;
+pub mod storage;
 
 pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};
 pub use ranges::GuestRange;
+pub use storage::{StorageController, StorageSettings};
 
 use std::time::Duration;
 
