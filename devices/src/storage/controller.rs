@@ -91,11 +91,20 @@ impl Storage {
             agreed: OnceLock::new(),
             known: Mutex::default(),
         });
+        let agreed = match controller.add_link(offer).and_then(|()| controller.negotiate()) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                // No pages are under way yet, so there is nothing to wait for but the host.
+                controller.requests.close();
+                if let Err(error) = controller.close_links() {
+                    log::warn!(target: "vmbus::storage", "the channel of a controller that failed: {error}");
+                }
+                return Err(error);
+            }
+        };
+        let _ = controller.agreed.set(agreed);
         // From here on a drop closes what is open.
         let storage = Self { controller: Some(Arc::clone(&controller)) };
-        controller.add_link(offer)?;
-        let agreed = controller.negotiate()?;
-        let _ = controller.agreed.set(agreed);
         if let Some(announcements) = announcements.filter(|_| agreed.subchannels != 0) {
             controller.open_subchannels(offer, agreed.subchannels, announcements);
         }
