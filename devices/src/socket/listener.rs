@@ -148,15 +148,6 @@ impl VmListener {
         VmCloser { what }
     }
 
-    /// What is readable once it was closed, where that is another descriptor than its own.
-    #[cfg(feature = "tokio")]
-    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
-        match &self.shared.way {
-            Way::Kernel(listener) => Some(listener.bell.0.as_fd()),
-            Way::Bus(..) => None,
-        }
-    }
-
     /// Calls this whenever a connection has come, on a thread of the sockets': accept it there, nonblocking, or tell
     /// somebody. It may close the listener. Of the kernel's sockets nobody calls; watch the descriptor.
     ///
@@ -175,7 +166,7 @@ impl VmListener {
 }
 
 impl AsFd for VmListener {
-    /// Readable while a connection waits; on a bus also once it was closed.
+    /// Readable while a connection waits, or once it was closed.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.shared.way {
             Way::Kernel(listener) => listener.as_fd(),
