@@ -9,6 +9,7 @@ mod churn;
 mod harness;
 mod kernel;
 mod suite;
+mod tasks;
 mod world;
 
 use harness::Harness;
@@ -34,6 +35,19 @@ fn main() {
                 world.end();
                 Ok(())
             });
+        }
+    }
+    for (family, make) in makers {
+        for (kind, runtime) in tasks::runtimes() {
+            for (test, run) in tasks::all() {
+                harness.run(&format!("{family}::tokio::{kind}"), test, move || {
+                    let (mut world, runtime) = (make()?, runtime());
+                    tasks::run(&runtime, run, &mut *world)?;
+                    drop(runtime);
+                    world.end();
+                    Ok(())
+                });
+            }
         }
     }
     for (test, run) in bus::own() {

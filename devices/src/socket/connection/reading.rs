@@ -61,16 +61,17 @@ impl Connection {
 
     /// Reads by `take`, which brings what is there now, waiting for it if there is nothing.
     fn read_by(&self, who: Who, mut take: impl FnMut(&mut Inbound) -> io::Result<usize>) -> io::Result<usize> {
-        let deadline = self.read_timeout.deadline();
+        // What was set when it began counts, as with the kernel's sockets.
+        let (waits, deadline) = (self.waits(who), self.read_timeout.deadline());
         let mut inbound = self.inbound.lock();
         loop {
             if self.is(READ_SHUT) {
                 return Ok(0);
             }
-            if inbound.is_away() || (self.waits(who) && !inbound.is_free()) {
+            if inbound.is_away() || (waits && !inbound.is_free()) {
                 // Somebody sleeps, as there was nothing: whoever waits, waits for its turn first.
                 let mut its_turn = false;
-                if self.waits(who) {
+                if waits {
                     (inbound, its_turn) = self.inbound.returned(inbound, deadline);
                 }
                 if its_turn {
@@ -86,7 +87,7 @@ impl Connection {
                 self.show(who, &mut inbound);
                 return taken.map_err(|error| self.told(error));
             }
-            if !self.waits(who) {
+            if !waits {
                 // The end of the peer may come before its end of the channel, and be read first.
                 if inbound.arm().map_err(|error| self.told(error))? {
                     continue;

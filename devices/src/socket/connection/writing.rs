@@ -29,7 +29,8 @@ impl Connection {
     }
 
     fn write_all(&self, who: Who, bytes: &mut Bytes<'_>) -> io::Result<()> {
-        let deadline = self.write_timeout.deadline();
+        // What was set when it began counts, as with the kernel's sockets.
+        let (waits, deadline) = (self.waits(who), self.write_timeout.deadline());
         let mut outbound = self.outbound.lock();
         let mut in_time = true;
         let outcome = loop {
@@ -39,10 +40,10 @@ impl Connection {
             if !in_time {
                 break Err(io::ErrorKind::WouldBlock.into());
             }
-            if outbound.is_away() || (self.waits(who) && !outbound.is_free()) {
+            if outbound.is_away() || (waits && !outbound.is_free()) {
                 // Somebody sleeps, as there was no room. What that one writes is written whole before anything else.
                 in_time = false;
-                if self.waits(who) {
+                if waits {
                     (outbound, in_time) = self.outbound.returned(outbound, deadline);
                 }
                 continue;
@@ -53,7 +54,7 @@ impl Connection {
             if bytes.left() == 0 {
                 break Ok(());
             }
-            if !self.waits(who) {
+            if !waits {
                 match self.ask_for_room(who, &mut outbound, bytes) {
                     Ok(true) => continue,
                     Ok(false) => break Err(io::ErrorKind::WouldBlock.into()),
