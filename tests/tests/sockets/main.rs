@@ -8,6 +8,7 @@ mod bus;
 mod churn;
 mod harness;
 mod kernel;
+mod own;
 mod suite;
 mod tasks;
 mod world;
@@ -50,7 +51,7 @@ fn main() {
             }
         }
     }
-    for (test, run) in bus::own() {
+    for (test, run) in own::tests() {
         harness.run("bus", test, move || {
             run();
             Ok(())
