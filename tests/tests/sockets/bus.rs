@@ -29,14 +29,18 @@ pub(crate) struct OfBus {
 }
 
 pub(crate) fn start(config: Config, is_pipe: bool) -> OfBus {
-    start_with(config, is_pipe, Settings::default())
+    start_with(config, is_pipe, Settings::default(), SocketSettings::default())
 }
 
-fn start_with(config: Config, is_pipe: bool, bus: Settings) -> OfBus {
+pub(crate) fn start_with(config: Config, is_pipe: bool, bus: Settings, settings: SocketSettings) -> OfBus {
     let stack = Stack::start_with(config, ServerSettings::default(), bus).unwrap();
-    let settings = SocketSettings::default();
     let sockets = if is_pipe { Sockets::pipes(&stack.bus, settings) } else { Sockets::hvsock(&stack.bus, settings) };
     OfBus { stack: Some(stack), sockets, is_pipe, next: 0, port: LISTENING_PORT }
+}
+
+/// What [`World::echo_place`] is of.
+pub(crate) fn echo_service() -> Uuid {
+    VmSocketAddr::host(ECHO_PORT).service_id().unwrap()
 }
 
 pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
@@ -45,17 +49,17 @@ pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
 
 pub(crate) fn hvsock_with(seed: u64) -> OfBus {
     let mut config = Config::seeded(seed);
-    config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
+    config.services.push(echo_service());
     start(config, false)
 }
 
 /// The same where a connection has a processor of its own, and sleeps on its interrupt.
 pub(crate) fn hvsock_direct() -> Result<Box<dyn World>, String> {
     let mut config = Config::seeded(1);
-    config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
+    config.services.push(echo_service());
     let mut settings = Settings::default();
     settings.dispatch.direct = 1;
-    Ok(Box::new(start_with(config, false, settings)))
+    Ok(Box::new(start_with(config, false, settings, SocketSettings::default())))
 }
 
 fn pipe_spec(number: u64) -> DeviceSpec {
