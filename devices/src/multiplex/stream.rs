@@ -194,6 +194,10 @@ impl Write for &Stream {
             if let Some(why) = reason(flow.stage()) {
                 return (Some(Err(over(why))), false);
             }
+            // Over, which its stage does not say yet: nothing that is taken in from here on is on its way.
+            if let Err(error) = self.share.check() {
+                return (Some(Err(refused(error))), false);
+            }
             match flow.write(data) {
                 None => (Some(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the end of the stream was said"))), false),
                 Some(0) if !data.is_empty() => (None, false),

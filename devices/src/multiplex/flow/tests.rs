@@ -178,6 +178,8 @@ impl World {
                     self.peer.hear(&header, &data);
                 }
             }
+            // What it says before it hears of a move goes to the link that has died.
+            7..=9 if self.peer.moves != self.moves => self.late.extend(self.peer.say()),
             7..=9 => self.down.extend(self.peer.say()),
             10..=12 => {
                 let frame = self.down.pop_front();
