@@ -75,7 +75,10 @@ impl Stream {
 
     fn set_timeout(&self, which: usize, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a timeout of zero; give none at all, or some time"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a timeout of zero; give none at all, or some time",
+            ));
         }
         if let Some(place) = lock(&self.timeouts).get_mut(which) {
             *place = timeout;
