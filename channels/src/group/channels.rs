@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use super::{Connection, Counts, Group, Held, Kind, Link, Over, Policy, Port, Refused};
 use crate::dispatch::Ending;
 use crate::{
-    Announcement, ChannelId, Error, Handler, IncomingPacket, KeepAlive, Offer, OpenOptions, Probe, Probed, Subscription,
-    Vmbus, Watched, here,
+    Announcement, ChannelId, Error, Handler, IncomingPacket, KeepAlive, Offer, OpenOptions, Probe, Probed,
+    Subscription, Vmbus, Watched, here,
 };
 
 /// What is spoken over a group of channels. Its calls come from dispatchers, one at a time for each link, and must not
@@ -326,4 +326,3 @@ impl<P: Protocol> Watcher<P> {
         }
     }
 }
-
