@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use super::{Connection, Counts, Group, Held, Kind, Link, Over, Policy, Port, Refused};
 use crate::dispatch::Ending;
 use crate::{
-    Announcement, ChannelId, Error, Handler, IncomingPacket, KeepAlive, Offer, OpenOptions, Probe, Probed, Subscription,
-    Vmbus, Watched, here,
+    Announcement, ChannelId, Error, Handler, IncomingPacket, KeepAlive, Offer, OpenOptions, Probe, Probed,
+    Subscription, Vmbus, Watched, here,
 };
 
 /// What is spoken over a group of channels. Its calls come from dispatchers, one at a time for each link, and must not
@@ -157,28 +157,30 @@ impl<P: Protocol> ChannelGroup<P> {
         self.inner.group.counts()
     }
 
-    /// Ends it: connections are over, channels are closed, and the thread that looked after them is gone.
+    /// Ends it: connections are over, the host has let go of the channels, and the thread that looked after them is gone.
     ///
     /// # Errors
-    /// [`Error::Callback`], and then it is ended as by a drop.
+    /// [`Error::Callback`], and then it is ended as by a drop; as [`Dispatched::close`](crate::Dispatched::close), for the
+    /// first channel that says so.
     pub fn close(mut self) -> Result<(), Error> {
-        self.end();
         here::may_wait("ChannelGroup::close")?;
+        drop(self.stop.take());
+        let links = self.inner.group.links();
+        // Nothing is sent any more.
+        let cleared = self.inner.group.end(Over::Closed);
+        let closed = links.iter().rev().map(|link| link.close()).fold(Ok(()), Result::and);
+        self.inner.tell(cleared);
         let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Its panics are its own.
         let _ = watcher.map(JoinHandle::join);
-        Ok(())
-    }
-
-    fn end(&mut self) {
-        drop(self.stop.take());
-        self.inner.end(Over::Closed);
+        closed
     }
 }
 
 impl<P: Protocol> Drop for ChannelGroup<P> {
     fn drop(&mut self) {
-        self.end();
+        drop(self.stop.take());
+        self.inner.end(Over::Closed);
     }
 }
 
@@ -324,4 +326,3 @@ impl<P: Protocol> Watcher<P> {
         }
     }
 }
-

@@ -115,10 +115,18 @@ impl<K: Kind> Held<K> {
         table.attach(id, link, self.clone())
     }
 
-    /// Whether it is connected now. The error of [`place`](Self::place) says whether it ever was.
+    /// Whether it is connected now. The error of [`check`](Self::check) says whether it ever was.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        lock(&self.group().table).is_valid(self.connection.id).is_ok()
+        self.check().is_ok()
+    }
+
+    /// An error if it is not connected now.
+    ///
+    /// # Errors
+    /// [`Refused::NeverConnected`], [`Refused::WasConnected`].
+    pub fn check(&self) -> Result<(), Refused> {
+        lock(&self.group().table).is_valid(self.connection.id)
     }
 
     /// The link that it is on.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Turnstile;
-use crate::{Dispatched, Offer};
+use crate::{Dispatched, Error, Offer};
 
 /// A link's channel, as its connections share it, and what the protocol keeps for the link.
 ///
@@ -69,6 +69,21 @@ impl<S> Port<S> {
             // It may have been shut while there was nothing to close.
             self.shut();
         }
+    }
+
+    /// Closes the channel and waits until the host has let go of it, if nobody is sending. Otherwise it is closed as by
+    /// [`shut`](Self::shut).
+    ///
+    /// # Errors
+    /// As [`Dispatched::close`].
+    pub(super) fn close(&self) -> Result<(), Error> {
+        self.shut.store(true, Ordering::SeqCst);
+        let mut closed = None;
+        self.turnstile.pass(|| {
+            let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+            closed = closed.take().or_else(|| channel.take());
+        });
+        closed.map_or(Ok(()), Dispatched::close)
     }
 
     /// Closes the channel, now or as soon as whoever is sending has finished. Waits for neither of them, nor for the host.

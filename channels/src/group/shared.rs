@@ -188,4 +188,3 @@ impl<K: Kind> fmt::Debug for Group<K> {
         formatter.debug_struct("Group").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }
-

@@ -44,7 +44,10 @@ impl Multiplex {
     /// `ConnectionAborted` when the device has ended, `InvalidInput` for a time of zero.
     pub fn connect(&self, timeout: Option<Duration>) -> io::Result<Stream> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a timeout of zero; give none at all, or some time"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a timeout of zero; give none at all, or some time",
+            ));
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let streams = self.group.protocol();

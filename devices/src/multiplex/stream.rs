@@ -75,7 +75,10 @@ impl Stream {
 
     fn set_timeout(&self, which: usize, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a timeout of zero; give none at all, or some time"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a timeout of zero; give none at all, or some time",
+            ));
         }
         if let Some(place) = lock(&self.timeouts).get_mut(which) {
             *place = timeout;
@@ -193,6 +196,10 @@ impl Write for &Stream {
         self.until(WRITE, |flow| {
             if let Some(why) = reason(flow.stage()) {
                 return (Some(Err(over(why))), false);
+            }
+            // Over, which its stage does not say yet: nothing that is taken in from here on is on its way.
+            if let Err(error) = self.share.check() {
+                return (Some(Err(refused(error))), false);
             }
             match flow.write(data) {
                 None => (Some(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the end of the stream was said"))), false),

@@ -29,8 +29,11 @@ fn flap(world: &World, seed: u64, over: &AtomicBool) -> u64 {
             let host = simulation.host();
             let offered = host.offered();
             let primary = offered.iter().find(|offer| offer.subchannel_index == 0).unwrap().id;
-            let open: Vec<_> =
-                offered.iter().filter(|one| one.subchannel_index != 0 && one.state == "open").map(|one| one.id).collect();
+            let open: Vec<_> = offered
+                .iter()
+                .filter(|one| one.subchannel_index != 0 && one.state == "open")
+                .map(|one| one.id)
+                .collect();
             let there = offered.iter().filter(|one| one.subchannel_index != 0 && one.relid.is_some()).count();
             let pick = open.get(usize::try_from(draw >> 8).unwrap_or(0) % open.len().max(1)).copied();
             match (draw % 3, pick) {

@@ -8,7 +8,7 @@ use vmbus_simhost::Random;
 use vmbus_simhost::device::MultiplexSettings;
 use vmbus_tests::LONG;
 
-use crate::world::{World, bytes, echo, until};
+use crate::world::{Ends, World, bytes, echo, until};
 
 #[test]
 fn r2_3_streams_move_and_nothing_is_lost_or_doubled() {
@@ -112,13 +112,15 @@ fn r2_3_back_and_forth() {
             stream.finish().unwrap();
             moves
         });
-        for _ in 0..10 {
-            world.wait_links(2);
-            let id = world.offer(1);
-            world.stack.control.reoffer(id).unwrap();
-            until(|| world.device.counts().links < 2 || world.stack.control.counters().unwrap().rescinds > 0);
+        // Also when this thread finds something wrong.
+        let ends = Ends(&over);
+        for round in 0..10 {
+            let opens = || world.stack.control.counters().unwrap().opens;
+            until(|| opens() == 2 + round && world.device.counts().links == 2);
+            world.stack.control.reoffer(world.offer(1)).unwrap();
+            until(|| opens() == 3 + round);
         }
-        over.store(true, Ordering::Relaxed);
+        drop(ends);
         talking.join().unwrap();
     });
     world.wait_links(2);

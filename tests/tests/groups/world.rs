@@ -1,6 +1,7 @@
 //! A device with some subchannels, its host, and what tests do with both.
 
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use vmbus_channels::Vmbus;
@@ -107,4 +108,13 @@ pub(crate) fn echo(stream: &Stream, sent: &[u8]) -> std::io::Result<()> {
     })?;
     assert!(back == sent, "{} bytes came back for {}, or others", back.len(), sent.len());
     stream.finish()
+}
+
+/// Says that it is over when it goes, also by a panic: others wait for that.
+pub(crate) struct Ends<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

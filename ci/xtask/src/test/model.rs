@@ -7,12 +7,14 @@ use anyhow::Result;
 use super::step::{self, Outcome};
 
 /// A crate, the cfg that turns its shared state into a model's, and the test that runs it.
-const MODELS: [(&str, &str, &str); 7] = [
+const MODELS: [(&str, &str, &str); 9] = [
     ("vmbus-ringbuf", "loom", "loom"),
     ("vmbus-channels", "loom", "loom"),
+    ("vmbus-channels", "loom", "group_loom"),
     ("vmbus-devices", "loom", "registry_loom"),
     ("vmbus-devices", "loom", "endpoint_loom"),
     ("vmbus-channels", "shuttle", "shuttle"),
+    ("vmbus-channels", "shuttle", "group_shuttle"),
     ("vmbus-devices", "shuttle", "registry_shuttle"),
     ("vmbus-devices", "shuttle", "endpoint_shuttle"),
 ];

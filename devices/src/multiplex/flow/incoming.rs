@@ -103,6 +103,12 @@ impl Incoming {
         Ok(true)
     }
 
+    /// Bytes that are kept.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes bytes out. Nothing: there are none, or it is the end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> usize {
         let bytes = buffer.len().min(self.buffer.len());

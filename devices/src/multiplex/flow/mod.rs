@@ -274,6 +274,12 @@ impl Flow {
         self.outgoing.end() && self.stage == Stage::Open
     }
 
+    /// Bytes that are kept for the application.
+    #[cfg(test)]
+    fn incoming_bytes(&self) -> usize {
+        self.incoming.bytes()
+    }
+
     /// Whether all that was written was heard.
     pub(super) fn is_settled(&self) -> bool {
         self.outgoing.is_settled()

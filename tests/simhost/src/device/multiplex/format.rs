@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let header = Header { kind: DATA, bytes: 3, moves: 2, stream: 4, sequence: 5, acknowledged: 6, limit: u64::MAX };
+        let header =
+            Header { kind: DATA, bytes: 3, moves: 2, stream: 4, sequence: 5, acknowledged: 6, limit: u64::MAX };
         let mut frame = header.write(b"abc");
         assert_eq!(Header::read(&frame), Some((header, &b"abc"[..])));
         // Padding is no data.
