@@ -27,12 +27,15 @@ impl<M: Memory> Clone for Guests<M> {
 }
 
 impl<M: Memory + 'static> Guests<M> {
-    /// One more has come. Those that have gone are forgotten.
+    /// One more has come.
     pub(in crate::server) fn add(&self, guest: Control<M>) {
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(guest);
+    }
+
+    /// Some have gone: they are forgotten.
+    pub(in crate::server) fn forget_gone(&self) {
         // Whoever takes orders is there; this one is none.
-        guests.retain(|guest| guest.when(|_| true).is_ok());
-        guests.push(guest);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|guest| guest.when(|_| true).is_ok());
     }
 
     /// The first that is there; those before it are forgotten.

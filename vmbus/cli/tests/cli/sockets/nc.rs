@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use super::{Host, accept, connect, hear, is_reset, reset, say, server};
 use crate::process::{LONG, read_lines, wait};
@@ -152,9 +153,12 @@ fn a_peer_that_closed_takes_no_more() {
     let host = Host::start(&[&format!("5000={target}")], &[]);
     let mut child = nc(&host, &["5000"]);
     drop(accept(&listener));
-    // As much as it takes until it is noticed.
+    // As much as it takes until it is noticed; without that there is no end of it.
     let mut input = child.stdin.take().unwrap();
-    while input.write_all(&[0; 4096]).is_ok() {}
+    let start = Instant::now();
+    while input.write_all(&[0; 4096]).is_ok() {
+        assert!(start.elapsed() < LONG, "nobody notices");
+    }
     let (code, _, errors) = end(child);
     assert!(code == Some(1) && errors.contains("cannot send to 2:5000"), "{errors}");
 }
