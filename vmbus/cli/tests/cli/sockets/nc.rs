@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Host, accept, connect, hear, is_reset, reset, say, server};
 use crate::process::{LONG, read_lines, wait};
@@ -71,7 +71,17 @@ fn a_peer_that_has_ended_hears_the_rest() {
     let late = vec![b'x'; 2 << 20];
     let (mut input, sent) = (child.stdin.take().unwrap(), late.clone());
     let writing = std::thread::spawn(move || input.write_all(&sent).unwrap());
-    assert!(hear(&peer) == late);
+    // Slower than it is sent: when nc has written everything, much of it is not read yet.
+    let (mut heard, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        let read = (&peer).read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        heard.extend(&buffer[..read]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(heard == late);
     writing.join().unwrap();
     assert_eq!(end(child).0, Some(0));
 }
