@@ -72,7 +72,7 @@ fn a_peer_that_has_ended_hears_the_rest() {
     let (mut input, sent) = (child.stdin.take().unwrap(), late.clone());
     let writing = std::thread::spawn(move || input.write_all(&sent).unwrap());
     // Slower than it is sent: when nc has written everything, much of it is not read yet.
-    let (mut heard, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+    let (mut heard, mut buffer) = (Vec::<u8>::new(), vec![0_u8; 16 << 10]);
     loop {
         let read = (&peer).read(&mut buffer).unwrap();
         if read == 0 {
