@@ -1,6 +1,8 @@
 //! `vmbusctl nc`: ends one at a time, commands, refusals.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -60,28 +62,32 @@ fn the_end_of_input_is_told_and_the_answer_is_heard() {
 
 #[test]
 fn a_peer_that_has_ended_hears_the_rest() {
-    let (listener, target) = server();
-    let host = Host::start(&[&format!("5000={target}")], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peer");
+    let listener = UnixListener::bind(&path).unwrap();
+    let host = Host::start(&[&format!("5000=unix:{}", path.display())], &[]);
     let mut child = nc(&host, &["host:5000"]);
-    let peer = accept(&listener);
-    say(&peer, b"that is all");
-    let mut heard = [0; 11];
-    child.stdout.as_mut().unwrap().read_exact(&mut heard).unwrap();
+    let mut peer = listener.accept().unwrap().0;
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    peer.write_all(b"that is all").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut all = [0; 11];
+    child.stdout.as_mut().unwrap().read_exact(&mut all).unwrap();
     // Its output is over; what is said now still arrives, more than fits anywhere on the way.
-    let late = vec![b'x'; 2 << 20];
+    let late = vec![b'x'; 3 << 20];
     let (mut input, sent) = (child.stdin.take().unwrap(), late.clone());
     let writing = std::thread::spawn(move || input.write_all(&sent).unwrap());
     // Slower than it is sent: when nc has written everything, much of it is not read yet.
-    let (mut heard, mut buffer) = (Vec::<u8>::new(), vec![0_u8; 16 << 10]);
+    let (mut heard, mut buffer) = (Vec::<u8>::new(), vec![0_u8; 32 << 10]);
     loop {
-        let read = (&peer).read(&mut buffer).unwrap();
+        let read = peer.read(&mut buffer).unwrap();
         if read == 0 {
             break;
         }
         heard.extend(&buffer[..read]);
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(heard == late);
+    assert!(heard == late, "{} bytes of {}", heard.len(), late.len());
     writing.join().unwrap();
     assert_eq!(end(child).0, Some(0));
 }
