@@ -135,16 +135,18 @@ fn a_command_has_the_connection_as_input_and_output() {
     assert!(code == Some(1) && errors.contains("ended with exit status: 3"), "{errors}");
 }
 
-/// `cat` ends with its input, the sleeper ends with its peer alone.
+/// Nor does nc wait for what the command has started: that has the command's output, too.
 #[test]
 fn a_command_does_not_outlive_a_reset() {
     let host = Host::start(&[], &[5000]);
-    let (child, errors) = listening(&host, &["-e", "echo ready; exec sleep 1000"]);
+    let (child, errors) = listening(&host, &["-e", "echo ready; sleep 20 2>/dev/null; true"]);
     let mut peer = connect(host.published[0]);
     peer.read_exact(&mut [0; 6]).unwrap();
+    let start = Instant::now();
     reset(peer);
     let (code, errors) = (end(child).0, rest(&errors));
     assert!(code == Some(1) && errors.contains("cannot receive from"), "{errors}");
+    assert!(start.elapsed() < Duration::from_secs(15), "it waited for the sleeper");
 }
 
 #[test]
