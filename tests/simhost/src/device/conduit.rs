@@ -219,8 +219,7 @@ impl Device for Conduit {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        // It may be over before its first turn is: then the host finds out in the next.
-        if self.line.has_news() || self.is_over() { Some(Duration::ZERO) } else { self.gives_up }
+        if self.line.has_news() { Some(Duration::ZERO) } else { self.gives_up.filter(|_| !self.broken) }
     }
 
     fn report(&self) -> Vec<(&'static str, u64)> {
