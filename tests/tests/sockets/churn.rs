@@ -189,6 +189,12 @@ fn listen(world: &OfBus, port: u32, random: &mut Random, churn: &Churn) {
         }
     }
     closing.join().unwrap();
+    // What nobody took is the host's until it takes it back: its time goes faster than ours.
+    let later = |simulation: &mut vmbus_simhost::server::Sim| {
+        let now = simulation.host().now();
+        simulation.elapsed(now + Duration::from_millis(250));
+    };
+    world.control().with(later).unwrap();
 }
 
 /// The host takes a connection back, in a while that is counted in what happens to it.
