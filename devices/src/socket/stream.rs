@@ -102,6 +102,23 @@ impl VmStream {
         }
     }
 
+    /// Ends the stream without an end, for all clones, at once, also while others wait in them: with the last clone's drop
+    /// the peer is reset, and what was written and not read is lost. Reads say the end from now on, writes `BrokenPipe`.
+    ///
+    /// The kernel's sockets know no such thing: their peers see an end.
+    ///
+    /// # Errors
+    /// `NotConnected`; a system call failed.
+    pub fn reset(&self) -> io::Result<()> {
+        match &self.way {
+            Way::Kernel(socket) => socket.shutdown(Shutdown::Both),
+            Way::Bus(connection) => {
+                connection.reset();
+                Ok(())
+            }
+        }
+    }
+
     /// Copies what a read would begin with, waiting for it as that does.
     ///
     /// # Errors

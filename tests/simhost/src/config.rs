@@ -1,5 +1,6 @@
 //! What a simulated host is like: versions, features, limits, how long it takes, what it offers.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,9 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// hvsock services of the host that guests can connect to; each connection is a byte pipe that echoes.
     pub services: Vec<Uuid>,
+    /// hvsock services of the host whose connections somebody else decides on: see
+    /// [`Host::next_asked`](crate::Host::next_asked).
+    pub decided_elsewhere: BTreeSet<Uuid>,
     /// It does what no honest host does when it is told to: offers an instance that is offered already, takes a primary
     /// channel back and leaves its subchannels. (Either breaks Linux.)
     pub careless: bool,
@@ -61,6 +65,7 @@ impl Config {
             limits: Limits::default(),
             devices: Vec::new(),
             services: Vec::new(),
+            decided_elsewhere: BTreeSet::new(),
             careless: false,
             tolerated: Vec::new(),
         }

@@ -47,6 +47,14 @@ pub enum Error {
     /// The link to the guest.
     #[error(transparent)]
     Link(#[from] vmbus::Error),
+    /// A socket can't be listened on.
+    #[error("cannot listen on {addr}: {error}")]
+    Listen {
+        /// Where.
+        addr: String,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The system said no.
     #[error("{what}: {error}")]
     System {

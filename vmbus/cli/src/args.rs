@@ -1,6 +1,7 @@
 //! The command line: subcommands, options and their help.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
@@ -8,10 +9,12 @@ use clap_complete::Shell;
 use vmbus::bind::DEFAULT_STATE_DIRECTORY;
 use vmbus::message::Version;
 
+use crate::commands::sim::bridge::{self, Published, Service};
 use crate::commands::sim::fault::{self, Fault};
 use crate::exit;
-use crate::link::Link;
+use crate::link::{Link, SocketLink};
 use crate::selector::SelectorParser;
+use crate::sockets::address::{self, Address, VmAddress};
 
 const SELECTOR_HELP: &str = "The device: class name (balloon, nic, ...), class GUID, instance GUID, relid, or uioN";
 
@@ -38,7 +41,7 @@ pub(crate) struct Global {
     /// What to log on standard error: a level (error, warn, info, debug, trace) or `target=level,...`
     ///
     /// Without it the variables VMBUS_LOG and RUST_LOG are asked, in this order; without them `balloon`,
-    /// `watch` and `sim` log warnings and every other command errors.
+    /// `watch`, `sim`, `forward` and `echo` log warnings and every other command errors.
     #[arg(long, global = true, value_name = "FILTER")]
     pub(crate) log: Option<String>,
     /// Where the journal of bindings is kept
@@ -86,7 +89,8 @@ pub(crate) enum Command {
     Balloon(Balloon),
     /// Be a simulated host: guest processes connect to a path over the wire link
     ///
-    /// Each guest gets a host of its own, with echo devices, a byte pipe and Dynamic Memory. Ends with SIGINT or SIGTERM.
+    /// Each guest gets a host of its own, with echo devices, a byte pipe and Dynamic Memory, and with the VM socket services
+    /// that --service and --publish name. Ends with SIGINT or SIGTERM.
     #[command(after_long_help = exit::POINTER)]
     Sim(Sim),
     /// Show the whole stack at work against a simulated host, in some seconds, on any machine
@@ -109,6 +113,25 @@ pub(crate) enum Command {
     /// more to announce than there was room for: what differs then is read from sysfs and follows.
     #[command(after_long_help = exit::POINTER)]
     Watch(Watch),
+    /// Connect to a VM socket, or listen for one connection, and carry standard input and output
+    ///
+    /// The end of standard input is told to the peer (as with the -N of other netcats), and what the peer says is printed
+    /// until its end: each direction ends by itself, and with both it is over. A connection that is reset, or whose peer
+    /// closes it while there is more to say, is an error.
+    #[command(after_long_help = exit::POINTER)]
+    Nc(Nc),
+    /// Take connections to one socket on to another: TCP, Unix and VM sockets, either way
+    ///
+    /// Ends are carried over as ends, one direction at a time, and resets as resets, as far as both kinds of socket know
+    /// them (the kernel's VM sockets and Unix sockets do not). SIGINT and SIGTERM end it; connections are reset then. With
+    /// --json it prints one JSON object a line, each with an "event": listening, connected, refused, closed, reset, ended.
+    #[command(after_long_help = exit::POINTER)]
+    Forward(Forward),
+    /// Be a VM socket service that sends back what it is sent
+    ///
+    /// Tells what happens, and ends, as `forward` does.
+    #[command(after_long_help = exit::POINTER)]
+    Echo(Echo),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions { shell: Shell },
@@ -211,6 +234,10 @@ pub(crate) struct Sim {
     pub(crate) protocol: Option<Version>,
     #[arg(long, value_name = "FAULT", help = fault::HELP)]
     pub(crate) fault: Vec<Fault>,
+    #[arg(long, value_name = "PORT=TARGET", help = bridge::SERVICE_HELP)]
+    pub(crate) service: Vec<Service>,
+    #[arg(long, value_name = "LISTEN=PORT", help = bridge::PUBLISH_HELP)]
+    pub(crate) publish: Vec<Published>,
 }
 
 /// One of the versions there are.
@@ -237,6 +264,68 @@ pub(crate) struct Watch {
     /// Leave out what is there when it begins
     #[arg(long)]
     pub(crate) no_initial: bool,
+}
+
+const LINK_HELP: &str = "Who carries VM sockets: the kernel's AF_VSOCK, byte pipes of devices that are bound to \
+uio_hv_generic, a simulated host in this process that echoes, or the host process that listens on this path";
+
+#[derive(Debug, Args)]
+pub(crate) struct Nc {
+    #[arg(help = address::VM_HELP)]
+    pub(crate) address: VmAddress,
+    /// Listen for one connection instead of connecting
+    #[arg(short, long)]
+    pub(crate) listen: bool,
+    /// Run this by `sh -c` with the connection as its standard input and output
+    #[arg(short, long, value_name = "COMMAND", conflicts_with = "until_end")]
+    pub(crate) exec: Option<String>,
+    /// End as soon as the peer has ended, whether or not there is more standard input
+    #[arg(long)]
+    pub(crate) until_end: bool,
+    /// Wait this long for the peer to take the connection, instead of half a minute
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "listen")]
+    pub(crate) timeout: Option<Duration>,
+    /// Say on standard error who listens and who is connected
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    #[arg(long, value_name = "kernel|uio|sim|PATH", default_value = "kernel", help = LINK_HELP)]
+    pub(crate) link: SocketLink,
+}
+
+/// A time that is some.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: u32 = text.parse().map_err(|_| "write a whole number of seconds".to_owned())?;
+    if seconds == 0 { Err("no time at all is too little".to_owned()) } else { Ok(Duration::from_secs(seconds.into())) }
+}
+
+/// What services take.
+#[derive(Debug, Args)]
+pub(crate) struct Via {
+    #[arg(long, value_name = "kernel|uio|sim|PATH", default_value = "kernel", help = LINK_HELP)]
+    pub(crate) link: SocketLink,
+    /// Connections at a time; more wait
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=4096).map(usize::from))]
+    pub(crate) connections: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forward {
+    /// Where to listen
+    #[arg(help = format!("Where to listen: {}", address::BRIDGE_HELP))]
+    pub(crate) from: Address,
+    /// Where to connect to, for each connection anew
+    #[arg(help = format!("Where to connect to, for each connection anew: {}", address::BRIDGE_HELP))]
+    pub(crate) to: Address,
+    #[command(flatten)]
+    pub(crate) via: Via,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Echo {
+    #[arg(help = address::VM_HELP)]
+    pub(crate) address: VmAddress,
+    #[command(flatten)]
+    pub(crate) via: Via,
 }
 
 #[cfg(test)]

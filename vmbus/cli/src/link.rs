@@ -1,4 +1,4 @@
-//! Which host a command asks, when it is not the kernel.
+//! Which host a command asks, when it is not the kernel; and who carries VM sockets.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,5 +17,28 @@ impl FromStr for Link {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(if text == "sim" { Self::Sim } else { Self::Path(text.into()) })
+    }
+}
+
+/// Who carries VM sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SocketLink {
+    /// The kernel's AF_VSOCK.
+    Kernel,
+    /// Byte pipes of devices that are bound to uio_hv_generic.
+    Uio,
+    /// hvsock over the wire link.
+    Wire(Link),
+}
+
+impl FromStr for SocketLink {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "kernel" => Self::Kernel,
+            "uio" => Self::Uio,
+            other => Self::Wire(other.parse()?),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! vmbusctl: lists VMBus devices, hands them to user space and back, and drives them.
 //!
 //! The only code of the workspace that prints. Files: `args` the command line, `commands` one file each, `exit` and
-//! `failure` how it ends, `output` and `table` how it looks.
+//! `failure` how it ends, `output` and `table` how it looks, `sockets` what commands on VM sockets have in common.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,7 @@ mod link;
 mod output;
 mod selector;
 mod simulated;
+mod sockets;
 mod table;
 mod time;
 
@@ -61,7 +62,10 @@ fn refuse(error: &clap::Error) -> Exit {
 fn start_log(filter: Option<&str>, command: &Command, quiet: bool) {
     let from_environment =
         || ["VMBUS_LOG", "RUST_LOG"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let stays = matches!(command, Command::Balloon(_) | Command::Watch(_) | Command::Sim(_));
+    let stays = matches!(
+        command,
+        Command::Balloon(_) | Command::Watch(_) | Command::Sim(_) | Command::Forward(_) | Command::Echo(_)
+    );
     let default = || if quiet || !stays { "error" } else { "warn" }.to_owned();
     let filter = filter.map(str::to_owned).or_else(from_environment).unwrap_or_else(default);
     env_logger::Builder::new().parse_filters(&filter).init();

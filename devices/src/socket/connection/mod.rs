@@ -49,6 +49,8 @@ const UNACCEPTED: u32 = 1 << 5;
 /// A runtime watches it.
 #[cfg(feature = "tokio")]
 const WATCHED: u32 = 1 << 6;
+/// Its end is never said.
+const RESET: u32 = 1 << 7;
 
 /// What clones of a stream share. Dropping the last says the end, and leaves the rest to who lingers.
 pub(super) struct Connection {
@@ -187,6 +189,12 @@ impl Connection {
         }
     }
 
+    /// Ends it without an end: for all clones, at once, also while others wait in them.
+    pub(super) fn reset(&self) {
+        self.set(RESET);
+        self.shutdown(Shutdown::Both);
+    }
+
     /// Makes the descriptor, once.
     fn make_readiness(&self) -> Option<Readiness> {
         self.with_both(|inbound, outbound| {
@@ -226,7 +234,7 @@ impl AsFd for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.is(UNACCEPTED) {
+        if self.is(UNACCEPTED) || self.is(RESET) {
             // Both halves close it now.
             return;
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::outbound::{self, Bytes};
 use super::side::Lends;
-use super::{Connection, PEER_ENDED, WRITE_SHUT, Who};
+use super::{Connection, PEER_ENDED, RESET, WRITE_SHUT, Who};
 
 impl Connection {
     /// Writes all, waiting for room; or, nonblocking, what there is room for.
@@ -98,7 +98,7 @@ impl Connection {
         // Between the flag and the look at the lock here, between the lock and the look at the flag there: one of the two
         // sees the other.
         fence(Ordering::SeqCst);
-        while self.is(WRITE_SHUT) {
+        while self.is(WRITE_SHUT) && !self.is(RESET) {
             let Some(mut outbound) = self.outbound.try_lock() else { return };
             if outbound.is_end_sent() || outbound.is_away() {
                 return;

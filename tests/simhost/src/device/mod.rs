@@ -1,11 +1,13 @@
 //! What speaks over a channel on the host's side: a state machine with the rings handed in.
 
 mod buffers;
+mod conduit;
 pub mod dynamic_memory;
 mod echo;
 mod pipe;
 
 pub use buffers::Buffers;
+pub use conduit::{Conduit, Line, Taken};
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};

@@ -1,11 +1,13 @@
 //! The connection: versions, features, monitor pages, pause, goodbye.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use vmbus::message::{
     ConnectionState, ContactTarget, Features, HostMessage, InitiateContact, Protocol, Version, VersionResponse,
 };
 
-use super::Host;
 use super::channel::State;
+use super::{Asked, Host};
 use crate::{Memory, PAGE_BYTES, ViolationKind};
 
 /// What is known of the connection.
@@ -22,6 +24,9 @@ pub(super) struct Connection {
     pub(super) monitors: Option<[u64; 2]>,
     /// Before 5.0.
     pub(super) interrupt_page: Option<u64>,
+    /// Connections that the guest wants and somebody else decides on: all, and those not handed out yet.
+    pub(super) asked: BTreeSet<Asked>,
+    pub(super) asked_anew: VecDeque<Asked>,
 }
 
 impl<M: Memory> Host<M> {

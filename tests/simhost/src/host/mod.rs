@@ -13,7 +13,7 @@ mod oracle;
 mod turn;
 
 pub use channel::OfferId;
-pub use hvsock::hvsock_service;
+pub use hvsock::{Asked, hvsock_service};
 pub use oracle::{Counters, Ended, Offered};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

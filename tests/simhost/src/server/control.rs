@@ -79,6 +79,16 @@ impl<M: Memory> Control<M> {
         (Self { commands, wake }, receiver)
     }
 
+    /// What ends the sleep of the simulation's thread.
+    pub(super) fn waker(&self) -> Arc<Wake> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Whether both are of one simulation.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.commands.same_channel(&other.commands)
+    }
+
     /// Does something with the simulation, on its thread, between two things that happen; waits for the guest's hello
     /// if that has not come yet.
     ///

@@ -9,6 +9,7 @@ use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags};
 use vmbus::wire::{Arrival, HostListener};
 
+use super::bridge::Guests;
 use super::guest::GuestThread;
 use super::wake::Wake;
 use super::{Control, ServerSettings, Stopping, spawn};
@@ -23,17 +24,27 @@ struct Running {
     stopping: Arc<Stopping>,
 }
 
+/// Who wants to know of guests.
+pub(super) struct Arrivals {
+    /// Whoever asks the server.
+    pub(super) arrivals: Sender<Control>,
+    /// Those who connect to guests.
+    pub(super) there: Guests,
+}
+
 /// Accepts guests until the server ends.
 pub(super) fn run(
     listener: &HostListener,
     config: &Config,
     settings: &ServerSettings,
     stopping: &Stopping,
-    arrivals: &Sender<Control>,
+    arrivals: &Arrivals,
 ) {
     let (mut running, mut number) = (Vec::<Running>::new(), 0_u64);
     while !stopping.is_set() {
-        reap(&mut running);
+        if reap(&mut running) {
+            arrivals.there.forget_gone();
+        }
         let full = running.len() >= settings.guests;
         let mut on = vec![PollFd::new(&*stopping.wake, PollFlags::IN)];
         if !full {
@@ -59,8 +70,9 @@ pub(super) fn run(
         match start(arrival, config, settings.clone()) {
             Ok((guest, control)) => {
                 running.push(guest);
+                arrivals.there.add(control.clone());
                 // Nobody asks for guests: they are served all the same.
-                let _ = arrivals.send(control);
+                let _ = arrivals.arrivals.send(control);
             }
             Err(error) => log::warn!(target: "vmbus::simhost", "a guest is turned away: {error}"),
         }
@@ -78,17 +90,20 @@ fn start(arrival: Arrival, config: Config, settings: ServerSettings) -> Result<(
     let stopping = Stopping::new()?;
     let wake: Arc<Wake> = Arc::clone(&stopping.wake);
     let (control, commands) = Control::new(Arc::clone(&wake));
+    settings.bridges.serve(&control)?;
     let of_guest = Arc::clone(&stopping);
     let work = GuestThread { arrival, config, settings, commands, wake, stopping: of_guest, lingers: false };
     let thread = spawn("simhost-guest", move || work.run())?;
     Ok((Running { thread, stopping }, control))
 }
 
-/// Collects the threads that have ended.
-fn reap(running: &mut Vec<Running>) {
-    let (ended, rest) = std::mem::take(running).into_iter().partition(|guest: &Running| guest.thread.is_finished());
+/// Collects the threads that have ended; whether there were any.
+fn reap(running: &mut Vec<Running>) -> bool {
+    let (ended, rest): (Vec<_>, _) = std::mem::take(running).into_iter().partition(|guest| guest.thread.is_finished());
     *running = rest;
+    let any = !ended.is_empty();
     ended.into_iter().for_each(|guest| join(guest.thread));
+    any
 }
 
 fn join(thread: JoinHandle<()>) {

@@ -1,5 +1,6 @@
 //! The server: a thread for each guest around a simulation of its own, over the wire; in this process or on a path.
 
+mod bridge;
 mod control;
 mod door;
 mod guest;
@@ -8,6 +9,7 @@ mod service;
 mod wake;
 mod wire_door;
 
+pub use bridge::{Bridges, Target};
 pub use control::{Control, Expected, Sim};
 pub use door::Door;
 pub use wake::Wake;
@@ -24,8 +26,11 @@ use vmbus::wire::transport::pair;
 use vmbus::wire::{Arrival, HostListener};
 
 use crate::fault::Rule;
-use crate::{Config, Error};
+use crate::plain::PlainAddr;
+use crate::{Config, Error, Memory};
+use bridge::Publisher;
 use guest::GuestThread;
+use listener::Arrivals;
 use service::Service;
 
 /// How the server goes about it, apart from what its hosts are like.
@@ -37,11 +42,18 @@ pub struct ServerSettings {
     pub faults: Vec<Rule>,
     /// Guests at a time.
     pub guests: usize,
+    /// What leads from guests to sockets of this machine, and from those to guests.
+    pub bridges: Bridges,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { monitor_latency: Duration::from_micros(100), faults: Vec::new(), guests: 64 }
+        Self {
+            monitor_latency: Duration::from_micros(100),
+            faults: Vec::new(),
+            guests: 64,
+            bridges: Bridges::default(),
+        }
     }
 }
 
@@ -51,6 +63,7 @@ pub struct Server {
     stopping: Arc<Stopping>,
     guests: Receiver<Control>,
     thread: Option<JoinHandle<()>>,
+    publisher: Option<Publisher>,
 }
 
 /// What tells the server's threads to end.
@@ -73,10 +86,11 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Link`] or [`Error::System`] when there are no descriptors or threads.
-    pub fn in_process(config: Config, settings: ServerSettings) -> Result<(Self, Control, OwnedFd), Error> {
+    pub fn in_process(mut config: Config, settings: ServerSettings) -> Result<(Self, Control, OwnedFd), Error> {
         let (host, guest) = pair()?;
         let (stopping, guests) = (Stopping::new()?, unbounded());
         let (control, commands) = Control::new(Arc::clone(&stopping.wake));
+        let publisher = bridge(&settings, &mut config, &control)?;
         let work = GuestThread {
             arrival: Arrival::over(host),
             config,
@@ -87,7 +101,7 @@ impl Server {
             lingers: true,
         };
         let thread = spawn("simhost-guest", move || work.run())?;
-        Ok((Self { stopping, guests: guests.1, thread: Some(thread) }, control, guest))
+        Ok((Self { stopping, guests: guests.1, thread: Some(thread), publisher: Some(publisher) }, control, guest))
     }
 
     /// A host for one guest behind a door of the caller's, which `door` makes: whoever brings something for it from
@@ -97,32 +111,41 @@ impl Server {
     /// # Errors
     /// What `door` says; [`Error::System`] when there are no descriptors or threads.
     pub fn behind<D: Door + Send + 'static>(
-        config: Config,
+        mut config: Config,
         settings: ServerSettings,
         door: impl FnOnce(&Arc<Wake>) -> Result<D, Error>,
     ) -> Result<(Self, Control<D::Memory>), Error> {
         let (stopping, (_, guests)) = (Stopping::new()?, unbounded());
         let (control, commands) = Control::new(Arc::clone(&stopping.wake));
+        let publisher = bridge(&settings, &mut config, &control)?;
         let door = door(&stopping.wake)?;
         let seen = Arc::clone(&stopping);
         let work = move || Service::new(door, config, settings, commands).run(&seen.wake, &seen, true);
         let thread = spawn("simhost-guest", work)?;
-        Ok((Self { stopping, guests, thread: Some(thread) }, control))
+        Ok((Self { stopping, guests, thread: Some(thread), publisher: Some(publisher) }, control))
     }
 
     /// Hosts for all guests that connect to a path: each has one of its own. The seed of the first is that of the
     /// config, and each further one's is one more.
     ///
     /// # Errors
-    /// [`Error::Link`] when the path can't be listened on; [`Error::System`].
-    pub fn listen(path: impl AsRef<Path>, config: Config, settings: ServerSettings) -> Result<Self, Error> {
+    /// [`Error::Link`] and [`Error::Listen`] when something can't be listened on; [`Error::System`].
+    pub fn listen(path: impl AsRef<Path>, mut config: Config, settings: ServerSettings) -> Result<Self, Error> {
         let listener = HostListener::bind(path.as_ref())?;
         let stopping = Stopping::new()?;
         let (arrivals, guests) = unbounded();
         let seen = Arc::clone(&stopping);
-        let work = move || listener::run(&listener, &config, &settings, &seen, &arrivals);
+        settings.bridges.configure(&mut config);
+        let (publisher, there) = Publisher::start(&settings.bridges)?;
+        let work = move || listener::run(&listener, &config, &settings, &seen, &Arrivals { arrivals, there });
         let thread = spawn("simhost-listen", work)?;
-        Ok(Self { stopping, guests, thread: Some(thread) })
+        Ok(Self { stopping, guests, thread: Some(thread), publisher: Some(publisher) })
+    }
+
+    /// Where it listens for [`Bridges::published`], in that order, with ports that were chosen.
+    #[must_use]
+    pub fn published(&self) -> &[PlainAddr] {
+        self.publisher.as_ref().map_or(&[], Publisher::addresses)
     }
 
     /// The next guest that has connected, for each once; `None` when there is none in time.
@@ -133,6 +156,7 @@ impl Server {
 
     /// Ends all threads and waits for them. Also done by drop.
     pub fn stop(&mut self) {
+        self.publisher = None;
         self.stopping.flag.store(true, Ordering::Release);
         self.stopping.wake.wake();
         if let Some(thread) = self.thread.take()
@@ -153,6 +177,19 @@ impl Stopping {
     fn new() -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self { flag: AtomicBool::new(false), wake: Arc::new(Wake::new()?) }))
     }
+}
+
+/// Bridges for the one guest of a server.
+fn bridge<M: Memory + 'static>(
+    settings: &ServerSettings,
+    config: &mut Config,
+    control: &Control<M>,
+) -> Result<Publisher, Error> {
+    settings.bridges.configure(config);
+    settings.bridges.serve(control)?;
+    let (publisher, guests) = Publisher::start(&settings.bridges)?;
+    guests.add(control.clone());
+    Ok(publisher)
 }
 
 /// Starts a thread.

@@ -5,9 +5,12 @@ mod bind;
 mod demo;
 mod describe;
 mod doctor;
+mod echo;
+mod forward;
 mod generate;
 mod list;
 mod lsvmbus;
+mod nc;
 mod offers;
 pub(crate) mod sim;
 mod status;
@@ -32,6 +35,9 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Demo => demo::run(context),
         Command::Storm(args) => storm::run(context, &args),
         Command::Watch(args) => watch::run(context, &args),
+        Command::Nc(args) => nc::run(context, &args),
+        Command::Forward(args) => forward::run(context, &args),
+        Command::Echo(args) => echo::run(context, &args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Manpages { folder } => generate::manpages(&folder),
     }

@@ -1,10 +1,11 @@
 //! What runs against the simulated host: `demo`, `storm`, and `sim` with another process as its guest.
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
+
+use crate::process::Process;
 
 fn vmbusctl(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_vmbusctl")).args(arguments).output().unwrap()
@@ -15,30 +16,8 @@ fn json(output: &Output) -> Value {
 }
 
 /// A host of its own process.
-struct Sim {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Sim {
-    fn start(path: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vmbusctl"));
-        command.args(["sim", "--json", "--listen"]).arg(path).args(arguments).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-
-    fn event(&mut self) -> Value {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
-    }
-
-    fn signal(&self, signal: &str) {
-        let killed = Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
-        assert!(killed.success());
-    }
+fn sim(path: &Path, arguments: &[&str]) -> Process {
+    Process::start(&[&["sim", "--json", "--listen", path.to_str().unwrap()], arguments].concat())
 }
 
 /// The demonstration is also what the program does without a command.
@@ -75,17 +54,17 @@ fn a_storm_ends_with_what_it_found() {
 fn a_host_on_a_path_serves_guests_of_other_processes_until_a_signal() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("host");
-    let mut sim = Sim::start(&path, &["--echo", "3", "--protocol", "5.2"]);
-    assert_eq!(sim.event()["event"], "listening");
+    let mut host = sim(&path, &["--echo", "3", "--protocol", "5.2"]);
+    assert_eq!(host.event()["event"], "listening");
     for number in 1..=2 {
         let listing = json(&vmbusctl(&["list", "--json", "--link", path.to_str().unwrap()]));
         assert_eq!((&listing["version"], listing["offers"].as_array().unwrap().len()), (&"5.2".into(), 5));
-        assert_eq!(sim.event(), serde_json::json!({"event": "connected", "guest": number}));
-        assert_eq!(sim.event(), serde_json::json!({"event": "gone", "guest": number}));
+        assert_eq!(host.event(), serde_json::json!({"event": "connected", "guest": number}));
+        assert_eq!(host.event(), serde_json::json!({"event": "gone", "guest": number}));
     }
-    sim.signal("TERM");
-    assert_eq!(sim.event()["event"], "ended");
-    assert_eq!(sim.child.wait().unwrap().code(), Some(0));
+    host.signal("TERM");
+    assert_eq!(host.event()["event"], "ended");
+    assert_eq!(host.end().code(), Some(0));
     // And its path goes with it.
     let output = vmbusctl(&["list", "--link", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -98,16 +77,16 @@ fn a_host_on_a_path_serves_guests_of_other_processes_until_a_signal() {
 fn a_killed_host_is_an_error_and_no_obstacle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("host");
-    let mut sim = Sim::start(&path, &[]);
-    assert_eq!(sim.event()["event"], "listening");
-    sim.signal("KILL");
-    sim.child.wait().unwrap();
+    let mut host = sim(&path, &[]);
+    assert_eq!(host.event()["event"], "listening");
+    host.signal("KILL");
+    host.end();
     let output = vmbusctl(&["list", "--link", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("refused"));
-    let mut sim = Sim::start(&path, &[]);
-    assert_eq!(sim.event()["event"], "listening");
+    let mut host = sim(&path, &[]);
+    assert_eq!(host.event()["event"], "listening");
     assert_eq!(vmbusctl(&["list", "--link", path.to_str().unwrap()]).status.code(), Some(0));
-    sim.signal("INT");
-    assert_eq!(sim.child.wait().unwrap().code(), Some(0));
+    host.signal("INT");
+    assert_eq!(host.end().code(), Some(0));
 }
