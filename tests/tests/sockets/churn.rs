@@ -177,18 +177,30 @@ fn listen(world: &OfBus, port: u32, random: &mut Random, churn: &Churn) {
         world.control().with(move |simulation| simulation.host().connect(service, settings)).unwrap().unwrap();
     }
     let closer = listener.closer();
-    let late = random.below(2) == 0;
+    // Half of the time it is closed at once, otherwise once somebody has come.
+    let (tell, told) = std::sync::mpsc::channel();
+    let early = dials == 0 || random.below(2) == 0;
     let closing = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(if late { 10 } else { 0 }));
+        if !early {
+            // Unless the host has taken all of them back before.
+            let _ = told.recv_timeout(Duration::from_secs(1));
+        }
         closer.close();
     });
     while let Ok((stream, _)) = listener.accept() {
+        let _ = tell.send(());
         count(&churn.accepted);
         if random.below(2) == 0 {
             talk(&stream, random, churn);
         }
     }
     closing.join().unwrap();
+    // What nobody took is the host's until it takes it back: its time goes faster than ours.
+    let later = |simulation: &mut vmbus_simhost::server::Sim| {
+        let now = simulation.host().now();
+        simulation.elapsed(now + Duration::from_millis(250));
+    };
+    world.control().with(later).unwrap();
 }
 
 /// The host takes a connection back, in a while that is counted in what happens to it.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::time::timeout;
 use vmbus_devices::socket::addr::{CID_ANY, CID_LOCAL, PORT_ANY};
-use vmbus_devices::socket::{Place, Sockets, VmListener, VmSocketAddr, VmStream};
+use vmbus_devices::socket::{Place, Sockets, VmListener, VmSocketAddr, VmStream, tokio as tasks};
 
-use crate::world::{Dialer, Peer, World, checksum, pattern};
+use crate::world::{Dialer, Peer, SHORT, World, checksum, pattern};
 
 struct OfKernel {
     /// `None`: the pair.
@@ -199,4 +200,28 @@ impl Peer for Thread {
         let received = self.received.lock().unwrap();
         (u64::try_from(received.len()).unwrap(), checksum(&received), ended)
     }
+}
+
+/// What can be seen without anybody who connects: tasks that accept or connect hear of a close at once.
+pub(crate) fn closing() -> Result<(), String> {
+    let any = Sockets::kernel().at(VmSocketAddr::new(CID_ANY, PORT_ANY));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = tasks::VmListener::bind(any).map_err(|error| format!("AF_VSOCK can't listen here: {error}"))?;
+        let mut accepting = Box::pin(listener.accept());
+        assert!(timeout(SHORT, &mut accepting).await.is_err(), "nobody is there");
+        listener.close();
+        let aborted = accepting.await.map(drop).unwrap_err();
+        assert_eq!(aborted.kind(), std::io::ErrorKind::ConnectionAborted);
+        // Nobody answers there, or there is nobody.
+        let started = tasks::VmConnect::start((CID_LOCAL, 1));
+        let mut connect = started.map_err(|error| format!("AF_VSOCK can't connect here: {error}"))?;
+        let refused = timeout(SHORT, connect.wait()).await;
+        if let Some(closer) = connect.closer().filter(|_| refused.is_err()) {
+            closer.close();
+            let aborted = connect.wait().await.map(drop).unwrap_err();
+            assert_eq!(aborted.kind(), std::io::ErrorKind::ConnectionAborted);
+        }
+        Ok(())
+    })
 }

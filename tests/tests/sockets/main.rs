@@ -57,5 +57,6 @@ fn main() {
             Ok(())
         });
     }
+    harness.run("vsock", "r3_4_close_ends_tasks_that_accept_or_connect", kernel::closing);
     harness.end();
 }

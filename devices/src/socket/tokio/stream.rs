@@ -128,6 +128,14 @@ impl VmStream {
         self.source.stream().take_error()
     }
 
+    /// Ends it without an end, for both halves and all clones, at once; as [`socket::VmStream::reset`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn reset(&self) -> io::Result<()> {
+        self.source.stream().reset()
+    }
+
     /// Until a read may bring something, an end or an error: or nothing, now and then.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ tests! {
     "the_writing_halfs_drop_says_the_end": drop_of_half,
     "halves_of_two_streams_are_not_one": reunite,
     "a_reset_wakes_who_reads_and_who_writes": reset,
+    "a_reset_here_wakes_who_reads_and_who_writes": own_reset,
     "shutdown_by_a_clone_wakes_who_reads_and_who_writes": by_clone,
 }
 
@@ -105,6 +106,21 @@ async fn reset(world: &mut dyn World) -> Result<(), String> {
     }
     assert_eq!(reading.await.unwrap(), Err(ErrorKind::ConnectionReset));
     assert_eq!(writing.await.unwrap(), ErrorKind::ConnectionReset);
+    Ok(())
+}
+
+async fn own_reset(world: &mut dyn World) -> Result<(), String> {
+    let (stream, mut peer) = told(world);
+    peer.stop();
+    let (mut reader, writer) = stream.into_split();
+    let writing = waits(tokio::spawn(pour(writer))).await;
+    // One half resets both.
+    let reading = async { tokio::join!(reader.as_ref().readable(), async { reader.as_ref().reset() }) };
+    let (readable, reset) = reading.await;
+    (readable.unwrap(), reset.unwrap());
+    assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 0);
+    assert_eq!(writing.await.unwrap(), ErrorKind::BrokenPipe);
+    peer.go();
     Ok(())
 }
 
