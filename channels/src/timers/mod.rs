@@ -36,7 +36,8 @@ struct Entry<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Wheel<T> {
     entries: Slab<Entry<T>>,
-    heads: [[Option<usize>; SLOTS as usize]; LEVELS as usize],
+    /// The first timer of each slot, level by level. Not in the wheel itself, which is moved about.
+    heads: Box<[Option<usize>]>,
     /// A bit for each slot that is not empty.
     occupied: [u64; LEVELS as usize],
     /// Everything up to here has expired.
@@ -48,7 +49,7 @@ impl<T: Copy> Wheel<T> {
     pub(crate) fn new() -> Self {
         Self {
             entries: Slab::new(),
-            heads: [[None; SLOTS as usize]; LEVELS as usize],
+            heads: vec![None; (LEVELS * SLOTS) as usize].into_boxed_slice(),
             occupied: [0; LEVELS as usize],
             elapsed: 0,
             serial: 0,
@@ -106,7 +107,7 @@ impl<T: Copy> Wheel<T> {
     fn jump(&mut self, now: u64, expired: &mut Vec<(TimerKey, T)>) {
         self.elapsed = now;
         self.occupied = [0; LEVELS as usize];
-        self.heads = [[None; SLOTS as usize]; LEVELS as usize];
+        self.heads.fill(None);
         let all: Vec<_> = self.entries.iter().map(|(index, _)| index).collect();
         for index in all {
             self.expire_or_link(index, expired);
@@ -193,7 +194,7 @@ impl<T: Copy> Wheel<T> {
     }
 
     fn head(&mut self, level: u32, slot: u32) -> Option<&mut Option<usize>> {
-        self.heads.get_mut(level as usize)?.get_mut(slot as usize)
+        self.heads.get_mut((level * SLOTS + slot) as usize)
     }
 
     /// What is allocated, in timers.

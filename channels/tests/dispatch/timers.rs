@@ -228,17 +228,19 @@ fn a_deadline_that_moves_on_is_asked_for_again() {
 /// Red without `silence` in `drop_target`: what its last call asks for is heard by nobody, either.
 #[test]
 fn r5_2_nothing_is_called_behind_the_retirement() {
-    let mut team = Team::new(1);
-    let entry = team.entry("a", &Wish::at(50), once);
-    team.order(0, 0, Order::Insert(5, FIRST(), entry));
-    let retired = format!("{:?}", Report::Retired(FIRST()));
-    // Its time has come in the very turn.
-    assert_eq!(team.order(0, 50, Order::Retire(5, FIRST(), Vec::new())), ["a ended None", &*retired]);
-    assert_eq!(team.dispatchers[0].alarms(), 0);
-    let entry = team.entry("b", &Wish::at(90), once);
-    assert_eq!(team.order(0, 60, Order::Insert(5, SECOND(), entry)), ["b turn"], "its own look, and no more");
-    assert!(team.turn(0, 89).is_empty());
-    assert_eq!(team.turn(0, 90), ["b turn", "b timer 90"]);
+    // Before its time, and in the very turn in which it comes.
+    for at in [10, 50] {
+        let mut team = Team::new(1);
+        let entry = team.entry("a", &Wish::at(50), once);
+        team.order(0, 0, Order::Insert(5, FIRST(), entry));
+        let retired = format!("{:?}", Report::Retired(FIRST()));
+        assert_eq!(team.order(0, at, Order::Retire(5, FIRST(), Vec::new())), ["a ended None", &*retired]);
+        assert_eq!(team.dispatchers[0].alarms(), 0, "at {at}");
+        let entry = team.entry("b", &Wish::at(90), once);
+        assert_eq!(team.order(0, at, Order::Insert(5, SECOND(), entry)), ["b turn"], "its own look, and no more");
+        assert!(team.turn(0, 89).is_empty(), "the time of the former owner");
+        assert_eq!(team.turn(0, 90), ["b turn", "b timer 90"]);
+    }
 }
 
 /// Whatever ends it: its own verdict, a panic of the timer, or of the deadline.
@@ -276,7 +278,7 @@ fn r5_2_a_channel_that_moves_takes_its_timer_along() {
     let entry = team.entry("a", &Wish::at(50), once);
     team.order(0, 0, Order::Insert(5, FIRST(), entry));
     team.mail[1].post(Order::Expect(5, FIRST()));
-    assert!(team.order(0, 50, Order::Leave(5, FIRST(), 1)).is_empty(), "its time comes while it is on its way");
+    assert!(team.order(0, 49, Order::Leave(5, FIRST(), 1)).is_empty(), "its time comes while it is on its way");
     assert_eq!((team.dispatchers[0].alarms(), team.dispatchers[1].alarms()), (0, 0));
     assert_eq!(team.turn(1, 50), ["a turn", "a timer 50", "a turn"]);
 }

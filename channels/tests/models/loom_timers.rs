@@ -61,6 +61,10 @@ impl Timed {
     }
 
     fn alive(&self) {
+        if std::thread::panicking() {
+            // Found already; the dispatcher's drop calls on.
+            return;
+        }
         assert_eq!(self.answered.load(Ordering::SeqCst) & 1, 0, "touched although its retirement was answered");
         assert!(!self.life.released.load(Ordering::SeqCst), "its memory is gone while it is called");
     }
@@ -131,17 +135,17 @@ fn retiring(mutant: Mutant) {
 
 #[test]
 fn r5_2_nothing_is_called_behind_the_retirement() {
-    check(3, None, retiring);
+    check(2, None, retiring);
 }
 
 #[test]
 fn r5_2_the_alarm_must_be_cancelled() {
-    finds(3, Mutation::AlarmKept, "the former owner", retiring);
+    finds(2, Mutation::AlarmKept, "the former owner", retiring);
 }
 
 #[test]
 fn r5_2_the_answer_must_come_last() {
-    finds(3, Mutation::AnsweredEarly, "although its retirement was answered", retiring);
+    finds(2, Mutation::AnsweredEarly, "although its retirement was answered", retiring);
 }
 
 /// The time of a channel comes while it moves: it is called once, wherever it is. A timer that gets lost is a deadlock.
@@ -154,13 +158,10 @@ fn moving(mutant: Mutant) {
     model.dispatchers[0].take_orders();
     let done = Arc::new(AtomicBool::new(false));
     let threads = model.start(&done);
-    let time = {
-        let (clock, mail) = (model.clock.clone(), Arc::clone(&model.mail));
-        thread::spawn(move || clock.pass(TIME, &mail))
-    };
     model.roster.move_entry(channel_id(1, 1), 1);
+    // Before anybody has heard of the move, or behind it.
+    model.clock.pass(TIME, &model.mail);
     called.wait(None).unwrap();
-    time.join().unwrap();
     model.roster.stop();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(life.timers.load(Ordering::SeqCst), 1);

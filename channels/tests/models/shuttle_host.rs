@@ -1,7 +1,8 @@
-//! One random life of three channels, and what must hold in it.
+//! One random life of three channels, and what must hold in it. Time is a number, which passes at random as well.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Mutex;
@@ -17,6 +18,8 @@ const PROCESSORS: u32 = 2;
 /// What the executor does, and the host.
 const STEPS: u32 = 14;
 const SIGNALS: u32 = 8;
+/// Each channel wants to be called again behind so many milliseconds.
+const PERIOD: u64 = 3;
 
 /// One opening of a channel, as everybody sees it. Ordinary atomics where nobody waits for them: every order of shuttle
 /// is consistent, and fewer switches reach further.
@@ -32,12 +35,38 @@ struct Life {
     due: AtomicU32,
     /// The retirement was answered.
     retired: AtomicU32,
+    /// When it wants to be called next, in milliseconds.
+    wanted: AtomicU64,
+}
+
+/// Time, in milliseconds: passes as the executor says.
+#[derive(Clone)]
+struct Clock {
+    origin: Instant,
+    milliseconds: Arc<AtomicU64>,
+}
+
+impl Clock {
+    fn at(&self, milliseconds: u64) -> Instant {
+        self.origin + Duration::from_millis(milliseconds)
+    }
+
+    fn now(&self) -> Instant {
+        self.at(self.milliseconds.load(Ordering::SeqCst))
+    }
+
+    /// Ends all sleeps, as those do that end in time.
+    fn pass(&self, milliseconds: u64, mail: &[Mailbox]) {
+        self.milliseconds.fetch_add(milliseconds, Ordering::SeqCst);
+        mail.iter().for_each(Mailbox::interrupt);
+    }
 }
 
 /// An open channel with a ring that is a number.
 struct Open {
     life: Arc<Life>,
     progress: Notifier,
+    clock: Clock,
 }
 
 impl Open {
@@ -66,6 +95,20 @@ impl Serve for Open {
             return Progress::More(1);
         }
         Progress::Drained(0)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.alive();
+        Some(self.clock.at(self.life.wanted.load(Ordering::SeqCst)))
+    }
+
+    fn timer(&mut self, now: Instant) -> Result<(), Ending> {
+        self.alive();
+        let wanted = self.life.wanted.load(Ordering::SeqCst);
+        assert!(now >= self.clock.at(wanted), "called too early");
+        let now = u64::try_from((now - self.clock.origin).as_millis()).unwrap();
+        self.life.wanted.store(now + PERIOD, Ordering::SeqCst);
+        Ok(())
     }
 
     fn ended(&mut self, _why: Option<Ending>) {
@@ -101,6 +144,7 @@ struct Executor {
     answers: Notifier,
     progress: Notifier,
     answered: Arc<std::sync::Mutex<Vec<ChannelId>>>,
+    clock: Clock,
 }
 
 /// The host: packets into rings, and flags where it believes the channel to be.
@@ -123,7 +167,7 @@ impl Executor {
         let index = thread_rng().gen_range(0..CHANNELS);
         let relid = index + 1;
         let Some((id, life)) = self.lives[index as usize].clone() else { return self.open(index) };
-        match thread_rng().gen_range(0..6) {
+        match thread_rng().gen_range(0..7) {
             // Close or rescind: to the maps they are the same.
             0 => {
                 self.roster.retire(id);
@@ -162,6 +206,7 @@ impl Executor {
                     self.roster.settle(id);
                 }
             }
+            5 => self.clock.pass(thread_rng().gen_range(1..2 * PERIOD), &self.mail),
             _ => {
                 life.due.fetch_add(1, Ordering::SeqCst);
                 self.roster.poke(id);
@@ -175,7 +220,9 @@ impl Executor {
         let (id, life) = (channel_id(index, self.generation), Arc::new(Life::default()));
         let processor = thread_rng().gen_range(0..PROCESSORS);
         life.due.store(1, Ordering::SeqCst);
-        let open = Open { life: Arc::clone(&life), progress: self.progress.clone() };
+        let now = self.clock.milliseconds.load(Ordering::SeqCst);
+        life.wanted.store(now + thread_rng().gen_range(0..PERIOD), Ordering::SeqCst);
+        let open = Open { life: Arc::clone(&life), progress: self.progress.clone(), clock: self.clock.clone() };
         self.bus.lock().unwrap().0[index as usize] =
             Some(Connected { life: Arc::clone(&life), processor, former: None });
         self.roster.insert(processor, index + 1, id, Entry::serve(Box::new(open)));
@@ -189,12 +236,24 @@ impl Executor {
         }
     }
 
-    /// Everything that the host has sent is handled in the end, wherever its signals went; then all is closed.
+    /// Everything that the host has sent is handled in the end, wherever its signals went, and everybody is called whose
+    /// time has come; then all is closed.
     fn finish(&mut self) {
         for (_, life) in self.lives.iter().flatten() {
             while life.handled.load(Ordering::SeqCst) != life.sent.load(Ordering::SeqCst) {
                 self.progress.wait(None).unwrap();
                 self.progress.clear();
+            }
+        }
+        let time = self.clock.milliseconds.load(Ordering::SeqCst) + PERIOD;
+        for (_, life) in self.lives.iter().flatten() {
+            let mut patience = 10_000;
+            while life.wanted.load(Ordering::SeqCst) <= time {
+                // Whose time is over when it comes is called with the next tick.
+                self.clock.pass(1, &self.mail);
+                thread::yield_now();
+                patience -= 1;
+                assert_ne!(patience, 0, "not called although its time has come");
             }
         }
         for index in 0..CHANNELS as usize {
@@ -217,6 +276,7 @@ pub(crate) fn run(mutation: Option<Mutation>) {
     let tallies: Vec<_> = (0..PROCESSORS).map(|_| Arc::new(Tally::default())).collect();
     let (answers, progress) = (Notifier::new().unwrap(), Notifier::new().unwrap());
     let answered = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let clock = Clock { origin: Instant::now(), milliseconds: Arc::default() };
     let mut threads = Vec::new();
     for number in 0..PROCESSORS as usize {
         let (answered, answers) = (Arc::clone(&answered), answers.clone());
@@ -226,10 +286,11 @@ pub(crate) fn run(mutation: Option<Mutation>) {
             answers.raise();
         });
         let role = Role { number, relids: 64, budget: 1, mail: Arc::clone(&mail), reports, mutant };
-        let mut dispatcher = Dispatcher::new(role, flags[number].clone(), Lines::none(), Arc::clone(&tallies[number]));
+        let dispatcher = Dispatcher::new(role, flags[number].clone(), Lines::none(), Arc::clone(&tallies[number]));
+        let (mut dispatcher, clock) = (dispatcher.ticking_from(clock.origin), clock.clone());
         threads.push(thread::spawn(move || {
             while !dispatcher.is_stopping() {
-                if !dispatcher.turn() && !dispatcher.is_stopping() {
+                if !dispatcher.turn_by(|| clock.now()) && !dispatcher.is_stopping() {
                     dispatcher.mail().unwrap().sleep();
                 }
             }
@@ -249,6 +310,7 @@ pub(crate) fn run(mutation: Option<Mutation>) {
         answers,
         progress,
         answered,
+        clock,
     };
     for _ in 0..STEPS {
         executor.step();
