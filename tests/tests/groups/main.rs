@@ -4,5 +4,6 @@
 mod flaps;
 mod life;
 mod moves;
+mod room;
 mod silence;
 mod world;
