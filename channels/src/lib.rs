@@ -9,7 +9,8 @@
 //! and alone changes what is known of channels ([`control`] is that without the thread). A [`Channel`] is one open
 //! channel with one owner, a [`Dispatched`] one whose packets a dispatcher hands to a [`Handler`] ([`dispatch`]). They
 //! know when the host must be signalled, when interrupts may be masked, how to sleep without losing a wake-up, and how to
-//! end when the device goes, or, with a [`KeepAlive`], when it is silent. None of it knows what a payload means.
+//! end when the device goes, or, with a [`KeepAlive`], when it is silent. A [`group`] is a
+//! primary channel and its subchannels, and the connections that move between them. None of it knows what a payload means.
 //!
 //! ```no_run
 //! use vmbus::class::Class;

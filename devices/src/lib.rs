@@ -13,6 +13,8 @@
 //!     socket: streams and listeners --- connections over channels, or the kernel's AF_VSOCK
 //!                 |
 //!             endpoints (names, who waits for what)
+//!
+//!     multiplex: streams (flow: pure) --- links of a channel group, which move them when one dies
 //! ```
 //!
 //! Each driver is a state machine without I/O, formats without state, and a thin loop that joins them. What this

@@ -105,7 +105,7 @@ impl<K: Kind> Held<K> {
     /// [`Refused::NoLink`], [`Refused::Connected`], [`Refused::WasConnected`], [`Refused::Ended`].
     pub fn connect(&self, processor: u32) -> Result<(), Refused> {
         let (id, mut table) = (self.connection.id, lock(&self.group().table));
-        let link = table.pick(processor)?;
+        let link = table.pick_for(id, processor)?;
         if self.group().mutant.lacks(Mutation::PickThenHold) {
             let held = table.link(link).ok_or(Refused::NoLink)?;
             drop(table);

@@ -48,6 +48,8 @@ struct ConnectionEntry<L, C> {
     share: Option<C>,
     /// Whether it can go on on another link.
     can_move: bool,
+    /// Where it came from, for the policy.
+    processor: u32,
     /// What has happened to it, counted for those who wait.
     changes: u64,
 }
@@ -134,7 +136,7 @@ impl<L: Clone, C: Clone> Table<L, C> {
             return Err(Refused::Full);
         }
         let id = self.next_id();
-        let entry = ConnectionEntry { place: Place::Never, share: None, can_move, changes: 0 };
+        let entry = ConnectionEntry { place: Place::Never, share: None, can_move, processor: 0, changes: 0 };
         self.connections.insert(id, entry);
         Ok(make(id))
     }
@@ -158,6 +160,14 @@ impl<L: Clone, C: Clone> Table<L, C> {
         let picked = self.policy.pick(candidates, self.last_link, processor).ok_or(Refused::NoLink)?;
         self.last_link = picked;
         Ok(picked)
+    }
+
+    /// A link for this connection, which comes from this processor, also when it moves.
+    pub(super) fn pick_for(&mut self, connection: u64, processor: u32) -> Result<u64, Refused> {
+        if let Some(entry) = self.connections.get_mut(&connection) {
+            entry.processor = processor;
+        }
+        self.pick(processor)
     }
 
     /// The link of this id, if it is there.
@@ -258,8 +268,9 @@ impl<L: Clone, C: Clone> Table<L, C> {
     /// Puts a connection, wherever it is, on another link, or ends it if it can't go there. The new link is held before the
     /// old one is put.
     pub(super) fn move_on(&mut self, connection: u64, taken: &mut Taken<L, C>) {
-        let Some(can_move) = self.connections.get(&connection).map(|entry| entry.can_move) else { return };
-        let new = if can_move { self.pick(0).map_err(|_| Over::NoLink) } else { Err(Over::LinkLost) };
+        let Some(entry) = self.connections.get(&connection) else { return };
+        let (can_move, processor) = (entry.can_move, entry.processor);
+        let new = if can_move { self.pick(processor).map_err(|_| Over::NoLink) } else { Err(Over::LinkLost) };
         let held = new.and_then(|id| self.link(id).map(|link| (id, link)).ok_or(Over::NoLink));
         let (id, new) = match held {
             Ok(held) => held,

@@ -114,6 +114,21 @@ fn r2_3_one_that_cannot_move_ends_and_says_so() {
 }
 
 #[test]
+fn a_connection_keeps_its_processor_when_it_moves() {
+    let group = Group::<Numbers>::new(Policy::Affinity, 3);
+    let links = [0, 1, 1].map(|processor| {
+        let link = group.link(processor, false, processor).unwrap();
+        group.join(&link).unwrap();
+        link
+    });
+    let connection = group.connection(0, true).unwrap();
+    connection.connect(1).unwrap();
+    assert!(connection.place().unwrap().link.is(&links[1]));
+    group.clear(&links[1]);
+    assert!(connection.place().unwrap().link.is(&links[2]));
+}
+
+#[test]
 fn there_are_so_many_connections_and_a_wait_comes_to_its_time() {
     let group = group();
     let _link = link(&group, 1, false);

@@ -15,6 +15,9 @@ use super::wire::Reason;
 use super::{Mode, Settings};
 use crate::Error;
 
+/// A ring has a control page, and room for two of the largest frames.
+const LEAST_RING_BYTES: u32 = 24 * 1024;
+
 /// A device over which many streams go. Dropping it ends all of them.
 #[derive(Debug)]
 pub struct Multiplex {
@@ -27,11 +30,17 @@ impl Multiplex {
     /// Opens a device's primary channel, and its subchannels as they are offered.
     ///
     /// # Errors
-    /// [`Error::Argument`] for buffers without room; as [`ChannelGroup::open`].
+    /// [`Error::Argument`] for buffers without room, and rings in which no frame would fit; as [`ChannelGroup::open`].
     pub fn open(bus: &Vmbus, primary: &Offer, settings: Settings) -> Result<Self, Error> {
         let Settings { group, mode, buffer_bytes } = settings;
         if buffer_bytes == 0 {
             return Err(Error::Argument("streams need buffers; give them some bytes"));
+        }
+        let least = group.open.outgoing_bytes.min(group.open.incoming_bytes);
+        if least < LEAST_RING_BYTES {
+            return Err(Error::Argument(
+                "streams need rings of 24 KiB at least, control page included; make them larger",
+            ));
         }
         let group = ChannelGroup::open(bus, primary, Streams::default(), group)?;
         Ok(Self { group, mode, buffer_bytes })

@@ -4,7 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::Duration;
 
 use vmbus_channels::group::{GroupOptions, Policy};
-use vmbus_devices::multiplex::{Mode, Settings};
+use vmbus_devices::Error;
+use vmbus_devices::multiplex::{Mode, Multiplex, Settings};
 use vmbus_simhost::device::MultiplexSettings;
 use vmbus_tests::LONG;
 
@@ -35,6 +36,21 @@ fn many_streams_share_the_links_and_each_is_its_own() {
         assert_eq!(world.count("opened"), 12);
         world.end();
     }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let world = World::start(8, 0, MultiplexSettings::default(), Settings::default());
+    let offer = world.bus().of_class(Settings::CLASS).unwrap().pop().unwrap();
+    let mut group = GroupOptions::default();
+    group.open.outgoing_bytes = 8192;
+    for settings in [Settings { buffer_bytes: 0, ..Settings::default() }, Settings { group, ..Settings::default() }] {
+        let error = Multiplex::open(world.bus(), &offer, settings).unwrap_err();
+        assert!(matches!(error, Error::Argument(_)), "{error}");
+    }
+    // It is open already.
+    assert!(Multiplex::open(world.bus(), &offer, Settings::default()).is_err());
+    world.end();
 }
 
 #[test]
@@ -149,7 +165,6 @@ fn r2_2_handles_outlive_the_device() {
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
     until(|| world.bus().offers().unwrap().is_empty());
     drop(streams);
-    let counts = world.device.counts();
-    assert_eq!((counts.held_connections, counts.links), (0, 0));
+    until(|| world.device.counts().held_connections == 0 && world.device.counts().held_links == 0);
     world.end();
 }
