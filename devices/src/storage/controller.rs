@@ -22,6 +22,24 @@ use crate::Error;
 
 /// A storage controller that is open. Disks on it hold on to it, but it ends with [`close`](Self::close), or when it is
 /// dropped, which does the same on a thread of its own and waits for nobody.
+///
+/// ```no_run
+/// use vmbus::class::Class;
+/// use vmbus_devices::storage::{Settings, Storage};
+///
+/// # fn run(vmbus: &vmbus_channels::Vmbus) -> Result<(), vmbus_devices::Error> {
+/// let offers = vmbus.of_class(Class::SCSI)?;
+/// let offer = offers.first().expect("a controller that is bound to uio_hv_generic");
+/// let storage = Storage::open(vmbus, offer, Settings::default())?;
+/// for unit in storage.scan()?.units {
+///     let disk = storage.disk(unit.address)?;
+///     let mut first = vec![0; 4096];
+///     disk.read_at(0, &mut first)?;
+///     println!("{}: {} bytes", unit.address, disk.bytes());
+/// }
+/// storage.close()
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Storage {
     /// `None` once it is being closed.
