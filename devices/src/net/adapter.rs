@@ -1,0 +1,218 @@
+//! An adapter: its first queue, and everything that is asked of the host and told by it.
+
+use super::begin::{Facts, Link, begin};
+use super::control::Answer;
+use super::negotiation::{Agreement, Failure};
+use super::queue::Queue;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::wire::nvsp::GuestMessage;
+use super::wire::offload::Offloads;
+use super::wire::oid::{Oid, PacketFilter};
+use super::wire::rndis::{self, Status};
+use crate::Error;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use vmbus_channels::{Channel, Offer, OutgoingPacket, Vmbus};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::U32;
+
+/// Something that the host told without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The link came, went or has another speed.
+    Link(Link),
+    /// Another network is at the other end: addresses are to be asked for again.
+    NetworkChange,
+    /// A virtual function of this adapter came or went. This driver stays on the synthetic path.
+    VirtualFunction {
+        /// It is there.
+        allocated: bool,
+        /// Which.
+        serial: u32,
+    },
+    /// Something else: an NDIS status.
+    Status(u32),
+}
+
+/// An adapter. It is its first queue, too: [`queue`](Self::queue).
+///
+/// Dropping it closes the channel without waiting, and without telling the host to forget the buffers first.
+#[derive(Debug)]
+pub struct Adapter {
+    pub(super) queue: Queue,
+    pub(super) settings: Settings,
+    pub(super) agreement: Agreement,
+    pub(super) facts: Facts,
+    pub(super) link: Link,
+    /// Of the next request.
+    pub(super) request: u32,
+    pub(super) notices: VecDeque<Notice>,
+    /// Requests of the host for a sign of life that wait for room.
+    pub(super) alive: VecDeque<u32>,
+}
+
+impl Adapter {
+    /// Opens an offered adapter, agrees with the host, and asks what there is to know. Frames come when it is
+    /// [started](Self::start).
+    ///
+    /// # Errors
+    /// [`Error::Network`] when host and guest don't come to an agreement; [`Error::System`] if the device is of another
+    /// class; [`Error::Channel`] as [`Vmbus::open`].
+    pub fn open(vmbus: &Vmbus, offer: &Offer, settings: Settings) -> Result<Self, Error> {
+        if offer.class != vmbus::class::Class::NIC {
+            let what = format!("it is of class {}, not a network adapter", offer.class.title());
+            let (device, hint) = (offer.instance.to_string(), "choose a network adapter".to_owned());
+            return Err(vmbus::Error::Unsupported { device, what, hint }.into());
+        }
+        Self::over(vmbus.open(offer.id, settings.open.clone())?, settings)
+    }
+
+    /// Over an open channel of an adapter.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn over(channel: Channel, settings: Settings) -> Result<Self, Error> {
+        let (queue, agreement) = begin(channel, &settings)?;
+        let facts = Facts {
+            version: agreement.version,
+            address: [0; 6],
+            mtu: settings.mtu,
+            offloads: Offloads::empty(),
+            longest_segmented: 0,
+            most_queues: 1,
+            receive_parts: (agreement.parts, agreement.part_bytes),
+            send_sections: (agreement.sections, agreement.section_bytes),
+        };
+        let (notices, alive) = (VecDeque::new(), VecDeque::new());
+        let mut adapter = Self { queue, settings, agreement, facts, link: Link::default(), request: 0, notices, alive };
+        adapter.learn()?;
+        Ok(adapter)
+    }
+
+    /// What is known of the adapter.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The link, as the host told last.
+    #[must_use]
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    /// The first queue.
+    #[must_use]
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// Lets frames come, those that the settings want.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn start(&mut self) -> Result<(), Error> {
+        self.set(Oid::CURRENT_PACKET_FILTER, &self.settings.filter.0.to_le_bytes())
+    }
+
+    /// Lets no more frames come.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn stop(&mut self) -> Result<(), Error> {
+        self.set(Oid::CURRENT_PACKET_FILTER, &PacketFilter::NONE.0.to_le_bytes())
+    }
+
+    /// Asks for something. `value` goes with the question; few need one.
+    ///
+    /// # Errors
+    /// [`Failure::Object`] when the host refuses, [`Failure::Silent`]; the device is gone.
+    pub fn query(&mut self, oid: Oid, value: &[u8]) -> Result<Vec<u8>, Error> {
+        match self.ask(rndis::GuestMessage::Query(oid, value), "question")? {
+            (Status::SUCCESS, Answer::Value(value)) => Ok(value),
+            (Status::SUCCESS, Answer::Done) => Err(self.queue.failed(Failure::Unexpected("question"))),
+            (status, _) => Err(self.queue.failed(Failure::Object { oid, status: status.0 })),
+        }
+    }
+
+    /// Asks for a number.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query); [`Failure::Nonsense`] when the answer is no number.
+    pub fn query_number(&mut self, oid: Oid) -> Result<u32, Error> {
+        let value = self.query(oid, &[])?;
+        let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
+        let number = U32::read_from_bytes(&value).map(U32::get);
+        number.map_err(|_| self.queue.failed(Failure::Nonsense { what: "number", value: length }))
+    }
+
+    /// Sets something.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub fn set(&mut self, oid: Oid, value: &[u8]) -> Result<(), Error> {
+        match self.ask(rndis::GuestMessage::Set(oid, value), "setting")? {
+            (Status::SUCCESS, _) => Ok(()),
+            (status, _) => Err(self.queue.failed(Failure::Object { oid, status: status.0 })),
+        }
+    }
+
+    /// Asks whether the host is there, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Failure::Silent`]; the device is gone.
+    pub fn probe(&mut self) -> Result<(), Error> {
+        self.ask(rndis::GuestMessage::KeepAlive, "sign of life").map(drop)
+    }
+
+    /// Looks at what the host has told: the next notice, if there is one. To be called now and then, after
+    /// [`Queue::receive`]: it also answers the host when that asks for a sign of life.
+    ///
+    /// # Errors
+    /// The device is gone; the ring is corrupt.
+    pub fn notice(&mut self) -> Result<Option<Notice>, Error> {
+        self.queue.fill(64)?;
+        self.hear(None)?;
+        Ok(self.notices.pop_front())
+    }
+
+    /// Which queue the host wants a frame with this hash to be sent on, of `queues`.
+    #[must_use]
+    pub fn queue_of(&self, hash: u32, queues: u32) -> u32 {
+        self.queue.shared.queue_of(hash, queues)
+    }
+
+    /// Ends it: no more frames, the buffers are forgotten and given back, the channel is closed. Other queues are to be
+    /// closed before.
+    ///
+    /// # Errors
+    /// [`vmbus_channels::Error::InUse`] if other queues are left; as [`Channel::close`]. It is closed all the same.
+    pub fn close(mut self) -> Result<(), Error> {
+        // A host that does not want to hear it hears of the close.
+        let asked = self.stop().and_then(|()| {
+            self.send_control(&rndis::GuestMessage::Halt.to_bytes(0))?;
+            self.revoke()
+        });
+        if let Err(error) = asked {
+            log::debug!(target: "vmbus::net", "device {}: ended without a word: {error}", self.queue.device());
+        }
+        let Queue { channel, shared, intake, .. } = self.queue;
+        drop(intake);
+        if let Ok(Shared { receive, send, .. }) = Arc::try_unwrap(shared) {
+            receive.close()?;
+            send.close()?;
+        }
+        Ok(channel.close()?)
+    }
+
+    /// Tells the host to forget the buffers.
+    fn revoke(&mut self) -> Result<(), Error> {
+        for message in [GuestMessage::RevokeReceiveBuffer, GuestMessage::RevokeSendBuffer] {
+            let timeout = Some(self.settings.host_timeout);
+            self.queue.channel.send(OutgoingPacket::in_band(0), &[&message.to_bytes()], timeout)?;
+        }
+        Ok(())
+    }
+}
