@@ -1,6 +1,6 @@
 //! An adapter: its first queue, and everything that is asked of the host and told by it.
 
-use super::begin::{Facts, Link, begin};
+use super::begin::{Facts, Link, begin, end};
 use super::control::Answer;
 use super::negotiation::{Agreement, Failure};
 use super::queue::Queue;
@@ -87,8 +87,15 @@ impl Adapter {
         };
         let (notices, alive) = (VecDeque::new(), VecDeque::new());
         let mut adapter = Self { queue, settings, agreement, facts, link: Link::default(), request: 0, notices, alive };
-        adapter.learn()?;
-        Ok(adapter)
+        match adapter.learn() {
+            Ok(()) => Ok(adapter),
+            Err(error) => {
+                // In order, so that it can be opened again at once.
+                let closed = adapter.end();
+                log::debug!(target: "vmbus::net", "closed after a failure: {closed:?}");
+                Err(error)
+            }
+        }
     }
 
     /// What is known of the adapter.
@@ -198,13 +205,14 @@ impl Adapter {
         if let Err(error) = asked {
             log::debug!(target: "vmbus::net", "device {}: ended without a word: {error}", self.queue.device());
         }
-        let Queue { channel, shared, intake, .. } = self.queue;
-        drop(intake);
-        if let Ok(Shared { receive, send, .. }) = Arc::try_unwrap(shared) {
-            receive.close()?;
-            send.close()?;
-        }
-        Ok(channel.close()?)
+        self.end()
+    }
+
+    /// Gives the buffers back, if no other queue uses them, and closes the channel.
+    fn end(self) -> Result<(), Error> {
+        let Queue { channel, shared, .. } = self.queue;
+        let buffers = Arc::try_unwrap(shared).map(|Shared { receive, send, .. }| [Some(receive), Some(send)]);
+        end(channel, buffers.unwrap_or_default())
     }
 
     /// Tells the host to forget the buffers.

@@ -65,8 +65,17 @@ struct Beginning {
 /// [`Error::Network`]; [`Error::Channel`].
 pub(super) fn begin(channel: Channel, settings: &Settings) -> Result<(Queue, Agreement), Error> {
     let mut beginning = Beginning { channel, receive: None, send: None, request: 0 };
-    let agreement = beginning.negotiate(settings)?;
+    let agreed = beginning.negotiate(settings);
     let Beginning { channel, receive, send, .. } = beginning;
+    let agreement = match agreed {
+        Ok(agreement) => agreement,
+        Err(error) => {
+            // In order, so that it can be opened again at once.
+            let closed = end(channel, [receive, send]);
+            log::debug!(target: "vmbus::net", "closed after a failure: {closed:?}");
+            return Err(error);
+        }
+    };
     let missing = || Error::Network { device: channel.device().to_owned(), failure: Failure::Unexpected("buffers") };
     let (receive, send) = (receive.ok_or_else(missing)?, send.ok_or_else(missing)?);
     let bytes = |bytes| usize::try_from(bytes).unwrap_or(0);
@@ -76,6 +85,14 @@ pub(super) fn begin(channel: Channel, settings: &Settings) -> Result<(Queue, Agr
         (send, bytes(agreement.section_bytes), agreement.sections),
     );
     Ok((Queue::new(channel, Arc::new(shared), 0), agreement))
+}
+
+/// Gives the buffers back and closes the channel.
+pub(super) fn end(channel: Channel, buffers: [Option<Region>; 2]) -> Result<(), Error> {
+    for buffer in buffers.into_iter().flatten() {
+        buffer.close()?;
+    }
+    Ok(channel.close()?)
 }
 
 impl Beginning {
