@@ -1,6 +1,7 @@
 //! The crate's one error type.
 
 use crate::balloon::state::Failure;
+use crate::storage;
 use vmbus::ErrorKind;
 
 /// What went wrong with a device, and what to try.
@@ -64,6 +65,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A storage controller, or a disk on it.
+    #[error("device {device}: {failure}")]
+    Storage {
+        /// The controller, by its instance id.
+        device: String,
+        /// What went wrong and what to try.
+        failure: storage::Failure,
+    },
     /// What a driver says of its device; for drivers outside this crate.
     #[error("device {device}: {why}")]
     Driver {
@@ -87,6 +96,8 @@ impl Error {
         match self {
             Self::Channel(error) => error.kind(),
             Self::System(error) => error.kind(),
+            Self::Storage { failure: storage::Failure::NoUnit(_), .. } => ErrorKind::NoDevice,
+            Self::Storage { failure: storage::Failure::Busy { .. }, .. } => ErrorKind::Busy,
             Self::Removed { .. } => ErrorKind::Rescinded,
             Self::NoDevice(_) => ErrorKind::NoDevice,
             Self::Argument(_) => ErrorKind::Usage,

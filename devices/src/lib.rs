@@ -82,5 +82,6 @@ mod error;
 pub mod net;
 pub mod registry;
 pub mod socket;
+pub mod storage;
 
 pub use error::Error;

@@ -27,6 +27,7 @@
 
 pub mod bind;
 pub mod class;
+pub mod direct;
 pub mod doctor;
 pub mod error;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::Error;
+use crate::direct::DirectSource;
 use crate::memory::{Mapping, Ring};
 use crate::message::{GpadlId, GuestMessage, HostMessage};
 
@@ -86,6 +87,12 @@ pub trait Link: Send {
     /// # Errors
     /// There is no such buffer; it can't be mapped.
     fn buffer(&mut self, gpadl: GpadlId) -> Result<Arc<Mapping>, Error>;
+
+    /// What gives out memory that the host reaches by page numbers. `None`: there is no such memory over this link. Asked
+    /// before the start.
+    fn direct_memory(&self) -> Option<Arc<dyn DirectSource>> {
+        None
+    }
 
     /// Virtual processors that the host may interrupt: 0 to this. Each gets a dispatcher.
     fn processors(&self) -> usize;

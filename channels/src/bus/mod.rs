@@ -9,6 +9,7 @@ pub use settings::{Counters, OpenOptions, Placement, Settings};
 
 use uuid::Uuid;
 use vmbus::class::Class;
+use vmbus::direct::{DirectMemory, DirectSource};
 use vmbus::link::Link;
 use vmbus::message::{Features, Version};
 
@@ -30,6 +31,8 @@ pub struct Vmbus {
 #[derive(Debug)]
 struct Inner {
     queue: Queue,
+    /// `None`: not over this link.
+    direct: Option<Arc<dyn DirectSource>>,
     /// Until it is joined.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -49,8 +52,9 @@ impl Vmbus {
     /// The link can't be started; [`Error::Version`], [`Error::Contact`], [`Error::Silent`], [`Error::Lost`].
     pub fn start(link: Box<dyn Link>, settings: Settings) -> Result<Self, Error> {
         here::may_wait("start")?;
+        let direct = link.direct_memory();
         let (queue, thread) = executor::start(link, settings)?;
-        let bus = Self { inner: Arc::new(Inner { queue, thread: Mutex::new(Some(thread)) }) };
+        let bus = Self { inner: Arc::new(Inner { queue, direct, thread: Mutex::new(Some(thread)) }) };
         match bus.done("start", Command::Connect) {
             Ok(()) => Ok(bus),
             Err(error) => {
@@ -146,6 +150,17 @@ impl Vmbus {
         let queue = &self.inner.queue;
         let opened = queue.ask("open_dispatched", |to| Event::Command(command, Reply::Dispatched(to, make)))?;
         Ok(opened.keeping(self.clone()))
+    }
+
+    /// Takes memory that the host reaches by page numbers, for packets with GPA ranges: whole pages of zeroes. It is of no
+    /// channel: keep it until the host can't use it any more.
+    ///
+    /// # Errors
+    /// [`Error::Link`]: no memory, or this process may not pin any; [`Error::Argument`] over a link that has none.
+    pub fn direct_memory(&self, bytes: usize) -> Result<DirectMemory, Error> {
+        let source = self.inner.direct.as_ref();
+        let source = source.ok_or(Error::Argument("this link has no memory that a host reaches by page numbers"))?;
+        Ok(source.allocate(bytes)?)
     }
 
     /// Moves the interrupts of an open channel to another processor, without losing one.

@@ -12,6 +12,7 @@ use rustix::io::{Errno, pwrite};
 use super::allocator::Allocator;
 use super::layout::{Layout, PAGE_BYTES};
 use crate::Error;
+use crate::direct::{DirectMemory, DirectSource};
 use crate::memory::{Mapping, map_pages};
 
 /// What must be sealed before the other side relies on the size: a file that shrinks under a mapping is a bus error.
@@ -96,6 +97,20 @@ impl GuestMemory {
 impl AsFd for GuestMemory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Guest memory as it is given out for packets with GPA ranges.
+#[derive(Debug)]
+pub(super) struct GuestPages(pub(super) Arc<GuestMemory>);
+
+impl DirectSource for GuestPages {
+    fn allocate(&self, bytes: usize) -> Result<DirectMemory, Error> {
+        let failed = |error| Error::io("map", "guest memory", error);
+        let pages = self.0.allocate(u64::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(u64::MAX))?;
+        let numbers: Vec<u64> = pages.numbers().collect();
+        let mapping = map_pages(self.0.as_fd(), &numbers).map_err(failed)?;
+        DirectMemory::new(mapping, numbers, pages).map_err(failed)
     }
 }
 

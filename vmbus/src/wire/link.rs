@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
 use super::connection::Connection;
-use super::guest_memory::GuestMemory;
+use super::guest_memory::{GuestMemory, GuestPages};
 use super::layout::Layout;
 use super::line::Line;
 use super::receiver;
@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::shares::Shares;
 use super::transport::{Frame, Hello, TRANSPORT_VERSION, connect, send_with};
 use crate::Error;
+use crate::direct::DirectSource;
 use crate::link::{Interrupts, Line as AnyLine, Link, Port, Share, Sink};
 use crate::memory::Mapping;
 use crate::message::gpadl::{Range, split};
@@ -148,6 +149,10 @@ impl Link for WireLink {
 
     fn buffer(&mut self, gpadl: GpadlId) -> Result<Arc<Mapping>, Error> {
         self.shares.buffer(gpadl)
+    }
+
+    fn direct_memory(&self) -> Option<Arc<dyn DirectSource>> {
+        Some(Arc::new(GuestPages(Arc::clone(&self.memory))))
     }
 
     fn processors(&self) -> usize {

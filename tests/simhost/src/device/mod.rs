@@ -4,11 +4,15 @@ mod buffers;
 pub mod dynamic_memory;
 mod echo;
 mod pipe;
+mod ranges;
+pub mod storage;
 
 pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use pipe::{Pipe, PipeSettings};
+pub use ranges::GuestRange;
+pub use storage::{StorageController, StorageSettings};
 
 use std::time::Duration;
 
@@ -49,6 +53,18 @@ pub trait Port {
 
     /// Copies to guest memory, likewise.
     fn write_gpadl(&self, gpadl: u32, offset: u64, source: &[u8]) -> bool;
+
+    /// The ranges of guest memory that the packet taken last names (GPA-direct); none for any other packet.
+    fn ranges(&self) -> &[GuestRange];
+
+    /// Copies from guest memory, from byte `offset` of a range on. Whether it is there.
+    fn read_range(&self, range: &GuestRange, offset: u64, destination: &mut [u8]) -> bool;
+
+    /// Copies to guest memory, likewise.
+    fn write_range(&self, range: &GuestRange, offset: u64, source: &[u8]) -> bool;
+
+    /// The device gets so many subchannels more, when its turn is over.
+    fn offer_subchannels(&mut self, count: u16);
 
     /// The guest broke the device's protocol: tell the checker.
     fn violation(&mut self, text: String);

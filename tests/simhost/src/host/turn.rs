@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use vmbus::message::{GpadlId, UserDefined};
-use vmbus_ringbuf::{Corrupt, Descriptor, OutgoingPacket, WriteError};
+use vmbus_ringbuf::{Corrupt, Descriptor, OutgoingPacket, Packet, PacketType, WriteError};
 
 use super::channel::{Opened, State};
 use super::gpadls::Gpadls;
 use super::{Host, OfferId};
-use crate::device::Port;
+use crate::device::{GuestRange, Port};
 use crate::{Error, Memory, Random, ViolationKind};
 
 /// Violations that a device may tell of in one turn.
@@ -27,7 +27,20 @@ struct Turn<'a, M: Memory> {
     budget: usize,
     sent: u64,
     interrupt: bool,
+    /// Of the packet taken last.
+    ranges: Vec<GuestRange>,
+    subchannels: u16,
     complaints: Vec<String>,
+}
+
+/// The ranges of a GPA-direct packet; `None` if they are none.
+fn ranges<R: vmbus_ringbuf::Memory>(packet: &Packet<'_, R>) -> Option<Vec<GuestRange>> {
+    let range = |range: vmbus_ringbuf::GpaRange<'_, R>| GuestRange {
+        byte_offset: range.byte_offset,
+        byte_count: range.byte_count,
+        pages: range.page_frames().collect(),
+    };
+    packet.gpa_ranges().ok()?.map(|found| found.ok().map(range)).collect()
 }
 
 impl<M: Memory> Turn<'_, M> {
@@ -40,6 +53,27 @@ impl<M: Memory> Turn<'_, M> {
         self.interrupt |= self.opened.writer.try_write(packet, &[payload])?.is_needed();
         self.sent += 1;
         Ok(())
+    }
+}
+
+impl<M: Memory> Turn<'_, M> {
+    fn read_pages(&self, pages: &[u64], offset: u64, destination: &mut [u8]) -> bool {
+        let mut rest = destination;
+        let bytes = rest.len();
+        Host::<M>::walk(pages, offset, bytes, |address, here| {
+            let Some((part, behind)) = std::mem::take(&mut rest).split_at_mut_checked(here) else { return false };
+            rest = behind;
+            self.memory.read(address, part)
+        })
+    }
+
+    fn write_pages(&self, pages: &[u64], offset: u64, source: &[u8]) -> bool {
+        let mut rest = source;
+        Host::<M>::walk(pages, offset, source.len(), |address, here| {
+            let Some((part, behind)) = rest.split_at_checked(here) else { return false };
+            rest = behind;
+            self.memory.write(address, part)
+        })
     }
 }
 
@@ -60,6 +94,14 @@ impl<M: Memory> Port for Turn<'_, M> {
         let copied = packet.payload().copy_to(payload);
         debug_assert!(copied.is_ok());
         let descriptor = packet.descriptor();
+        self.ranges.clear();
+        if descriptor.kind() == PacketType::GPA_DIRECT {
+            match ranges(&packet) {
+                Some(ranges) => self.ranges = ranges,
+                None if self.complaints.len() < COMPLAINTS => self.complaints.push("ranges that are none".to_owned()),
+                None => {}
+            }
+        }
         self.budget -= 1;
         Ok(Some(descriptor))
     }
@@ -89,24 +131,31 @@ impl<M: Memory> Port for Turn<'_, M> {
     }
 
     fn read_gpadl(&self, gpadl: u32, offset: u64, destination: &mut [u8]) -> bool {
-        let Some(pages) = self.gpadls.pages_of(GpadlId(gpadl), self.id) else { return false };
-        let mut rest = destination;
-        let bytes = rest.len();
-        Host::<M>::walk(pages, offset, bytes, |address, here| {
-            let Some((part, behind)) = std::mem::take(&mut rest).split_at_mut_checked(here) else { return false };
-            rest = behind;
-            self.memory.read(address, part)
-        })
+        let pages = self.gpadls.pages_of(GpadlId(gpadl), self.id);
+        pages.is_some_and(|pages| self.read_pages(pages, offset, destination))
     }
 
     fn write_gpadl(&self, gpadl: u32, offset: u64, source: &[u8]) -> bool {
-        let Some(pages) = self.gpadls.pages_of(GpadlId(gpadl), self.id) else { return false };
-        let mut rest = source;
-        Host::<M>::walk(pages, offset, source.len(), |address, here| {
-            let Some((part, behind)) = rest.split_at_checked(here) else { return false };
-            rest = behind;
-            self.memory.write(address, part)
-        })
+        let pages = self.gpadls.pages_of(GpadlId(gpadl), self.id);
+        pages.is_some_and(|pages| self.write_pages(pages, offset, source))
+    }
+
+    fn ranges(&self) -> &[GuestRange] {
+        &self.ranges
+    }
+
+    fn read_range(&self, range: &GuestRange, offset: u64, destination: &mut [u8]) -> bool {
+        let place = range.place(offset, destination.len());
+        place.is_some_and(|place| self.read_pages(&range.pages, place, destination))
+    }
+
+    fn write_range(&self, range: &GuestRange, offset: u64, source: &[u8]) -> bool {
+        let place = range.place(offset, source.len());
+        place.is_some_and(|place| self.write_pages(&range.pages, place, source))
+    }
+
+    fn offer_subchannels(&mut self, count: u16) {
+        self.subchannels = self.subchannels.saturating_add(count);
     }
 
     fn violation(&mut self, text: String) {
@@ -188,10 +237,13 @@ impl<M: Memory> Host<M> {
             budget: self.config.limits.packets,
             sent: 0,
             interrupt: false,
+            ranges: Vec::new(),
+            subchannels: 0,
             complaints: Vec::new(),
         };
         let result = work(device.as_mut(), &mut turn);
         let (interrupt, sent, complaints) = (turn.interrupt, turn.sent, std::mem::take(&mut turn.complaints));
+        let subchannels = turn.subchannels;
         let taken = self.config.limits.packets.saturating_sub(turn.budget);
         channel.again = matches!(result, Ok(true));
         let corrupt = match &result {
@@ -210,6 +262,12 @@ impl<M: Memory> Host<M> {
         }
         if let Some((processor, flag)) = to.filter(|_| interrupt) {
             self.interrupt(processor, flag);
+        }
+        for _ in 0..subchannels {
+            if let Err(error) = self.offer_subchannel(id) {
+                log::debug!(target: "vmbus::simhost", "a subchannel that was asked for is not there: {error}");
+                break;
+            }
         }
         Some(result.map(|_| ()))
     }
