@@ -78,7 +78,11 @@ fn packets_are_completed_in_any_order() {
         // Read again, it is the same: the host can't have the memory back.
         for (packet, expected) in &held {
             let mut last = 0;
-            queue.frames(packet, |packet| Ok::<_, Error>(last = number(packet.frame))).unwrap();
+            let again = queue.frames(packet, |packet| {
+                last = number(packet.frame);
+                Ok::<_, Error>(())
+            });
+            again.unwrap();
             assert_eq!(last, *expected);
         }
         for _ in 0..=random.below(3) {
@@ -126,7 +130,8 @@ fn what_goes_beside_a_frame_comes_and_goes() {
                 assert_eq!(packet.info.vlan, info.vlan);
                 let good = packet.info.checksum.is_some_and(|sums| sums.transport_good() && sums.ip_good());
                 assert_eq!(good, info.checksum.is_some());
-                Ok::<_, Error>(seen = true)
+                seen = true;
+                Ok::<_, Error>(())
             });
             received.unwrap();
             seen

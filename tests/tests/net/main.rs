@@ -1,5 +1,5 @@
 //! A network adapter on the simulated host: agreed on, driven both ways, lied to, taken back.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod agreement;
 mod control;

@@ -67,7 +67,8 @@ fn each_flow_has_its_queue() {
             let (queue, next) = seen.entry(flow).or_insert((index, 0));
             assert_eq!((*queue, *next), (index, number), "flow {flow}");
             *next += 1;
-            Ok::<_, Error>(*back += 1)
+            *back += 1;
+            Ok::<_, Error>(())
         });
         received.unwrap();
     };

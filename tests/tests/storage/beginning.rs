@@ -18,7 +18,11 @@ fn every_version_is_spoken_and_the_newest_that_both_know_is_chosen() {
         let agreed = world.storage.agreed().unwrap();
         assert_eq!(agreed.version, Version(version));
         assert_eq!(agreed.max_transfer_bytes, 8 << 20);
-        assert_eq!(agreed.subchannels, if version == 0x0402 { 0 } else { 3 }, "those that were asked for, where they may be");
+        assert_eq!(
+            agreed.subchannels,
+            if version == 0x0402 { 0 } else { 3 },
+            "those that were asked for, where they may be"
+        );
         let disk = world.storage.disk(Address::lun(0)).unwrap();
         let (written, mut read) = (noise(1, 65_536), vec![0; 65_536]);
         disk.write_at(4096, &written, false).unwrap();
@@ -89,7 +93,7 @@ fn each_step_of_the_beginning_may_be_refused_or_not_answered() {
                 stack.control.command(host, "lie operation 1").unwrap();
             }
             stack.control.command(host, word).unwrap();
-            let settings = Settings { host_timeout: Duration::from_millis(300), ..brief() };
+            let settings = Settings { host_timeout: Duration::from_secs(1), ..brief() };
             let opened = Storage::open(&stack.bus, &offer, settings);
             match (name, word) {
                 // A host that says no to a version is asked for the next one. (It believes that it has agreed.)

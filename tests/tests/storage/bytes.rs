@@ -16,7 +16,10 @@ fn a_disk_says_what_it_is() {
     let world = World::with(disks(&[(3, 64 << 20)]), brief());
     let disk = world.storage.disk(Address::lun(3)).unwrap();
     let identity = disk.identity();
-    assert_eq!((identity.unit.inquiry.vendor.as_str(), identity.unit.inquiry.product.as_str()), ("Msft", "Virtual Disk"));
+    assert_eq!(
+        (identity.unit.inquiry.vendor.as_str(), identity.unit.inquiry.product.as_str()),
+        ("Msft", "Virtual Disk")
+    );
     assert_eq!(identity.unit.serial.as_deref(), Some("SIM0000000000000001"));
     assert_eq!(identity.unit.identifier.as_deref(), Some("60022480000000000000000000000001"));
     let capacity = identity.capacity;
@@ -91,7 +94,8 @@ fn many_threads_share_a_small_pool() {
 #[test]
 fn a_disk_in_a_file_keeps_its_bytes_there() {
     let path = std::env::temp_dir().join(format!("vmbus-disk-{}", std::process::id()));
-    let disk = DiskSettings { backing: Backing::File(path.clone()), block_bytes: 4096, ..DiskSettings::in_memory(1 << 20) };
+    let disk =
+        DiskSettings { backing: Backing::File(path.clone()), block_bytes: 4096, ..DiskSettings::in_memory(1 << 20) };
     let world = World::with(StorageSettings { disks: vec![(0, disk)], ..StorageSettings::default() }, brief());
     let disk = world.storage.disk(Address::lun(0)).unwrap();
     assert_eq!(disk.identity().capacity.block_bytes, 4096);
@@ -111,7 +115,10 @@ fn what_is_not_whole_blocks_of_the_disk_is_refused_here() {
     let disk = world.storage.disk(Address::lun(0)).unwrap();
     let before = world.count("commands");
     for (offset, bytes) in [(1, 512), (0, 511), (1 << 20, 512), ((1 << 20) - 512, 1024), (u64::MAX - 511, 512)] {
-        assert!(matches!(failure(disk.read_at(offset, &mut vec![0; bytes])), Failure::Range { .. }), "{offset}+{bytes}");
+        assert!(
+            matches!(failure(disk.read_at(offset, &mut vec![0; bytes])), Failure::Range { .. }),
+            "{offset}+{bytes}"
+        );
         assert!(matches!(failure(disk.write_at(offset, &vec![0; bytes], false)), Failure::Range { .. }));
         assert!(matches!(failure(disk.unmap(offset, bytes as u64)), Failure::Range { .. }));
     }

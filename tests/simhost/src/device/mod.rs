@@ -3,6 +3,7 @@
 mod buffers;
 pub mod dynamic_memory;
 mod echo;
+pub mod net;
 mod pipe;
 mod ranges;
 pub mod storage;
@@ -10,6 +11,7 @@ pub mod storage;
 pub use buffers::Buffers;
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
+pub use net::{Network, NetworkSettings};
 pub use pipe::{Pipe, PipeSettings};
 pub use ranges::GuestRange;
 pub use storage::{StorageController, StorageSettings};
@@ -48,7 +50,10 @@ pub trait Port {
     /// What the guest said when it opened the channel.
     fn user_defined(&self) -> UserDefined;
 
-    /// Copies from guest memory, by a GPADL of this channel: from byte `offset` of it on. Whether it is there.
+    /// Which subchannel of its device the channel is; zero is the primary channel.
+    fn subchannel_index(&self) -> u16;
+
+    /// Copies from guest memory, by a GPADL of this channel or of its primary channel: from byte `offset` of it on. Whether it is there.
     fn read_gpadl(&self, gpadl: u32, offset: u64, destination: &mut [u8]) -> bool;
 
     /// Copies to guest memory, likewise.
