@@ -3,6 +3,7 @@
 use super::begin::{Facts, Link, begin, end};
 use super::control::Answer;
 use super::negotiation::{Agreement, Failure};
+use super::pages::{LongFrames, bytes_of};
 use super::queue::Queue;
 use super::settings::Settings;
 use super::shared::Shared;
@@ -13,6 +14,7 @@ use super::wire::rndis::{self, Status};
 use crate::Error;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use vmbus::direct::DirectMemory;
 use vmbus_channels::{Channel, Offer, OutgoingPacket, Vmbus};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
@@ -66,15 +68,23 @@ impl Adapter {
             let (device, hint) = (offer.instance.to_string(), "choose a network adapter".to_owned());
             return Err(vmbus::Error::Unsupported { device, what, hint }.into());
         }
-        Self::over(vmbus.open(offer.id, settings.open.clone())?, settings)
+        // Before the channel, so that it is there as long as the host may look.
+        let pages = match settings.long_frames {
+            0 => None,
+            places => vmbus.direct_memory(bytes_of(places)).map(Some).unwrap_or_else(|error| {
+                log::warn!(target: "vmbus::net", "device {}: no long frames: {error}", offer.instance);
+                None
+            }),
+        };
+        Self::over(vmbus.open(offer.id, settings.open.clone())?, pages, settings)
     }
 
-    /// Over an open channel of an adapter.
+    /// Over an open channel of an adapter, with memory for [long frames](Settings::long_frames), if there is to be some.
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn over(channel: Channel, settings: Settings) -> Result<Self, Error> {
-        let (queue, agreement) = begin(channel, &settings)?;
+    pub fn over(channel: Channel, pages: Option<DirectMemory>, settings: Settings) -> Result<Self, Error> {
+        let (queue, agreement) = begin(channel, pages.map(LongFrames::new), &settings)?;
         let facts = Facts {
             version: agreement.version,
             address: [0; 6],
@@ -211,8 +221,14 @@ impl Adapter {
     /// Gives the buffers back, if no other queue uses them, and closes the channel.
     fn end(self) -> Result<(), Error> {
         let Queue { channel, shared, .. } = self.queue;
-        let buffers = Arc::try_unwrap(shared).map(|Shared { receive, send, .. }| [Some(receive), Some(send)]);
-        end(channel, buffers.unwrap_or_default())
+        let (buffers, pages) = match Arc::try_unwrap(shared) {
+            Ok(Shared { receive, send, long, .. }) => ([Some(receive), Some(send)], long),
+            Err(_) => ([None, None], None),
+        };
+        let ended = end(channel, buffers);
+        // The host may have looked until now.
+        drop(pages);
+        ended
     }
 
     /// Tells the host to forget the buffers.

@@ -1,6 +1,7 @@
 //! From an open channel to an adapter that can be asked: the negotiation over the channel, and the facts.
 
 use super::negotiation::{Action, Agreement, Failure, Input, Negotiation, Wishes};
+use super::pages::LongFrames;
 use super::queue::Queue;
 use super::settings::Settings;
 use super::shared::{Region, Shared};
@@ -63,7 +64,11 @@ struct Beginning {
 ///
 /// # Errors
 /// [`Error::Network`]; [`Error::Channel`].
-pub(super) fn begin(channel: Channel, settings: &Settings) -> Result<(Queue, Agreement), Error> {
+pub(super) fn begin(
+    channel: Channel,
+    long: Option<LongFrames>,
+    settings: &Settings,
+) -> Result<(Queue, Agreement), Error> {
     let mut beginning = Beginning { channel, receive: None, send: None, request: 0 };
     let agreed = beginning.negotiate(settings);
     let Beginning { channel, receive, send, .. } = beginning;
@@ -83,6 +88,7 @@ pub(super) fn begin(channel: Channel, settings: &Settings) -> Result<(Queue, Agr
         agreement.version,
         (receive, bytes(agreement.receive_bytes), agreement.parts),
         (send, bytes(agreement.section_bytes), agreement.sections),
+        long,
     );
     Ok((Queue::new(channel, Arc::new(shared), 0), agreement))
 }

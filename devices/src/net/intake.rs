@@ -21,6 +21,8 @@ const NOTICES: usize = 64;
 pub(super) enum Sent {
     /// A frame of so many bytes, in a section.
     Frame { section: u32, bytes: u32 },
+    /// A frame of so many bytes, in a place for long ones.
+    LongFrame { place: u32, bytes: u32 },
     /// A control message, in a section.
     Control { section: u32 },
     /// A request whose answer is in the completion.
@@ -76,7 +78,8 @@ impl Intake {
     pub(super) fn new(shared: &Shared) -> Self {
         let words = usize::try_from(shared.parts.div_ceil(u64::BITS)).unwrap_or(0);
         // A request for each section, and a few that need none.
-        let requests = usize::try_from(shared.sections.count()).unwrap_or(0).saturating_add(16);
+        let places = shared.long.as_ref().map_or(0, |long| long.places.count());
+        let requests = usize::try_from(shared.sections.count() + places).unwrap_or(0).saturating_add(16);
         Self {
             busy: vec![0; words],
             parts: shared.parts,
@@ -150,14 +153,13 @@ impl Intake {
             Sent::Frame { section, bytes } => {
                 // The host is done with the section, whatever it says.
                 shared.sections.give(section);
-                match status {
-                    Some(Status::SUCCESS) => {
-                        self.statistics.transmitted_frames += 1;
-                        self.statistics.transmitted_bytes += u64::from(bytes);
-                    }
-                    Some(_) => self.statistics.transmit_refused += 1,
-                    None => self.statistics.malformed += 1,
+                self.transmitted(status, bytes);
+            }
+            Sent::LongFrame { place, bytes } => {
+                if let Some(long) = &shared.long {
+                    long.places.give(place);
                 }
+                self.transmitted(status, bytes);
             }
             Sent::Control { section } => {
                 shared.sections.give(section);
@@ -165,6 +167,18 @@ impl Intake {
                     self.statistics.malformed += 1;
                 }
             }
+        }
+    }
+
+    /// The host has taken a frame, or not.
+    fn transmitted(&mut self, status: Option<Status>, bytes: u32) {
+        match status {
+            Some(Status::SUCCESS) => {
+                self.statistics.transmitted_frames += 1;
+                self.statistics.transmitted_bytes += u64::from(bytes);
+            }
+            Some(_) => self.statistics.transmit_refused += 1,
+            None => self.statistics.malformed += 1,
         }
     }
 

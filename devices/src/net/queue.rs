@@ -1,13 +1,13 @@
 //! One channel of an adapter and its frames: sections out, ranges in, completions both ways.
 
 use super::bytes;
-use super::intake::{Held, Intake, Sent};
+use super::intake::{Held, Intake};
 use super::negotiation::{Failure, longest_frame};
+use super::pages::LONGEST_FRAME;
 use super::shared::Shared;
 use super::statistics::Statistics;
-use super::wire::info::TransmitInfo;
-use super::wire::nvsp::{ChannelType, GuestMessage, LONGEST_BYTES, Status, parse};
-use super::wire::rndis::{self, HostMessage, Packet, packet_header};
+use super::wire::nvsp::{GuestMessage, LONGEST_BYTES, Status, parse};
+use super::wire::rndis::{self, HostMessage, Packet};
 use crate::Error;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use vmbus_channels::{Channel, IncomingPacket, OutgoingPacket, Wake, Waker};
 use vmbus_ringbuf::{PacketType, WriteError};
 
 /// Packets taken out of the ring in one go.
-const BUDGET: usize = 256;
+pub(super) const BUDGET: usize = 256;
 /// How long a wait for room lasts before what has come meanwhile is looked at.
-const SLICE: Duration = Duration::from_millis(10);
+pub(super) const SLICE: Duration = Duration::from_millis(10);
 
 /// One channel of an adapter. Each can be on a thread of its own; they share the buffers.
 ///
@@ -31,11 +31,13 @@ pub struct Queue {
     pub(super) shared: Arc<Shared>,
     index: u16,
     scratch: Vec<u8>,
+    /// A long frame, in one piece.
+    pub(super) gathered: Vec<u8>,
 }
 
 impl Queue {
     pub(super) fn new(channel: Channel, shared: Arc<Shared>, index: u16) -> Self {
-        Self { intake: Intake::new(&shared), channel, shared, index, scratch: Vec::new() }
+        Self { intake: Intake::new(&shared), channel, shared, index, scratch: Vec::new(), gathered: Vec::new() }
     }
 
     /// Which queue: 0 is the adapter's own.
@@ -70,74 +72,14 @@ impl Queue {
     /// Bytes of the longest frame that can be sent.
     #[must_use]
     pub fn longest_frame(&self) -> usize {
-        longest_frame(self.shared.section_bytes)
+        let long = if self.shared.long.is_some() { LONGEST_FRAME } else { 0 };
+        longest_frame(self.shared.section_bytes).max(long)
     }
 
     /// Frames and requests that the host has not completed.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.intake.sent.len()
-    }
-
-    /// Sends a frame if there is room for it now: a section of the send buffer, and a few bytes of ring. `false`: there
-    /// is not; [`receive`](Self::receive) or [`wait`](Self::wait) first. The frame is the concatenation of the slices, from
-    /// the destination's address on.
-    ///
-    /// # Errors
-    /// [`Failure::TooLong`]; the device is gone; the ring is corrupt.
-    pub fn try_send(&mut self, frame: &[&[u8]], info: &TransmitInfo) -> Result<bool, Error> {
-        let bytes: usize = frame.iter().map(|part| part.len()).sum();
-        let most = self.longest_frame();
-        let Some(length) = u32::try_from(bytes).ok().filter(|_| bytes <= most) else {
-            return Err(self.failed(Failure::TooLong { bytes, most }));
-        };
-        let (header, header_bytes) = packet_header(bytes, info);
-        let header = header.get(..header_bytes).unwrap_or_default();
-        let mut parts = [header; 8];
-        let in_parts = parts.get_mut(1..=frame.len());
-        let sent = |section| Sent::Frame { section, bytes: length };
-        let sent = match in_parts {
-            Some(places) => {
-                places.copy_from_slice(frame);
-                let parts = parts.get(..=frame.len()).unwrap_or_default();
-                self.send_section(ChannelType::DATA, parts, sent)
-            }
-            None => self.send_section(ChannelType::DATA, &[header, &frame.concat()], sent),
-        }?;
-        if !sent {
-            self.intake.statistics.transmit_busy += 1;
-        }
-        Ok(sent)
-    }
-
-    /// Sends a frame, waiting for room up to `timeout`, or without limit if it is `None`. Frames that come meanwhile wait
-    /// to be received.
-    ///
-    /// # Errors
-    /// As [`try_send`](Self::try_send); [`vmbus_channels::Error::Stalled`] after `timeout`, and
-    /// [`vmbus_channels::Error::Woken`].
-    pub fn send(&mut self, frame: &[&[u8]], info: &TransmitInfo, timeout: Option<Duration>) -> Result<(), Error> {
-        let start = Instant::now();
-        loop {
-            if self.try_send(frame, info)? {
-                return Ok(());
-            }
-            self.fill(BUDGET)?;
-            if self.try_send(frame, info)? {
-                return Ok(());
-            }
-            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
-            if left == Some(Duration::ZERO) {
-                let device = self.device().to_owned();
-                let needed = u32::try_from(self.shared.section_bytes).unwrap_or(u32::MAX);
-                return Err(vmbus_channels::Error::Stalled { device, needed, waited: start.elapsed() }.into());
-            }
-            // The ring may be what is full, and then nothing need come.
-            let slice = left.map_or(SLICE, |left| left.min(SLICE));
-            if self.channel.wait(Some(slice))? == Wake::Woken {
-                return Err(vmbus_channels::Error::Woken { device: self.device().to_owned() }.into());
-            }
-        }
     }
 
     /// Takes what has come, gives up to about `budget` frames to `each`, in order, and completes their packets. Returns how
@@ -257,35 +199,6 @@ impl Queue {
         Ok(channel.close()?)
     }
 
-    /// Puts a message into a section of the send buffer and tells the host. `false`: there is no room now.
-    pub(super) fn send_section(
-        &mut self,
-        channel: ChannelType,
-        parts: &[&[u8]],
-        sent: impl FnOnce(u32) -> Sent,
-    ) -> Result<bool, Error> {
-        let Some(section) = self.shared.sections.take() else { return Ok(false) };
-        let bytes = parts.iter().map(|part| part.len()).sum::<usize>();
-        let fits = self.shared.fill_section(section, parts);
-        let Some((id, length)) =
-            fits.then(|| Some((self.intake.expect(sent(section))?, u32::try_from(bytes).ok()?))).flatten()
-        else {
-            self.shared.sections.give(section);
-            return if fits { Ok(false) } else { Err(self.too_long(bytes)) };
-        };
-        let message = GuestMessage::Rndis { channel, section: Some((section, length)) }.to_bytes();
-        let outcome = self.channel.try_send(OutgoingPacket::in_band(id).with_completion_requested(), &[&message]);
-        if outcome.is_err() {
-            self.intake.sent.cancel(id);
-            self.shared.sections.give(section);
-        }
-        match outcome {
-            Ok(()) => Ok(true),
-            Err(vmbus_channels::Error::Full { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Takes up to `budget` packets out of the ring.
     pub(super) fn fill(&mut self, budget: usize) -> Result<usize, Error> {
         let Self { channel, intake, shared, .. } = self;
@@ -325,10 +238,6 @@ impl Queue {
 
     pub(super) fn failed(&self, failure: Failure) -> Error {
         Error::Network { device: self.device().to_owned(), failure }
-    }
-
-    fn too_long(&self, bytes: usize) -> Error {
-        self.failed(Failure::TooLong { bytes, most: self.shared.section_bytes })
     }
 }
 

@@ -14,6 +14,10 @@ pub struct Settings {
     pub receive_bytes: u32,
     /// Bytes of send buffer.
     pub send_bytes: u32,
+    /// Places for frames that are longer than a section of the send buffer (hosts make those 6 KiB): each takes 68 KiB of
+    /// memory that the host reaches by page numbers. Segmentation is of little use without. None over a link that has no
+    /// such memory.
+    pub long_frames: u32,
     /// What the host's side shall do, as far as it can.
     pub offloads: Offloads,
     /// Which frames are wanted.
@@ -33,6 +37,7 @@ impl Default for Settings {
             mtu: 1500,
             receive_bytes: 16 << 20,
             send_bytes: 1 << 20,
+            long_frames: 0,
             offloads: Offloads::empty(),
             filter: PacketFilter::USUAL,
             host_timeout: Duration::from_secs(5),

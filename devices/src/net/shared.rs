@@ -1,6 +1,7 @@
 //! What all queues of an adapter share: the two buffers, and which queue the host wants to be sent on.
 
 use super::bytes;
+use super::pages::LongFrames;
 use super::sections::Sections;
 use super::wire::nvsp::{SEND_TABLE_ENTRIES, Version};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     /// Bytes of a section of the send buffer: a multiple of eight.
     pub(super) section_bytes: usize,
     pub(super) sections: Sections,
+    pub(super) long: Option<LongFrames>,
     /// Which queue the host wants to be sent on.
     table: [AtomicU32; SEND_TABLE_ENTRIES],
 }
@@ -63,10 +65,11 @@ impl Shared {
         version: Version,
         (receive, receive_bytes, parts): (Region, usize, u32),
         (send, section_bytes, sections): (Region, usize, u32),
+        long: Option<LongFrames>,
     ) -> Self {
         let sections = Sections::new(sections);
         let table = Default::default();
-        Self { version, receive, receive_bytes, parts, send, section_bytes, sections, table }
+        Self { version, receive, receive_bytes, parts, send, section_bytes, sections, long, table }
     }
 
     /// Puts `parts` into a section. Whether they fit.

@@ -248,3 +248,82 @@ fn a_rescind_in_the_middle_is_an_error() {
         world.end();
     }
 }
+
+/// Frames longer than a section go by pages of their own, also those of 64 KiB, beside short ones.
+#[test]
+fn long_frames_have_pages_of_their_own() {
+    let world = World::with(NetworkSettings { part_bytes: 0x1_1000, mtu: 65_535, ..NetworkSettings::default() });
+    let receive_bytes = 20 * 0x1_1000;
+    let settings = Settings { long_frames: 3, mtu: 65_535, receive_bytes, ..Settings::default() };
+    let mut adapter = world.started(settings);
+    assert_eq!(adapter.facts().mtu, 65_535);
+    let longest = adapter.queue().longest_frame();
+    assert!(longest >= 65_535 + 18);
+    let sizes = [60, 6000, 6037, 8192, 20_000, 65_535 + 18, 4096 * 3];
+    pump(adapter.queue(), 300, |number| sizes[usize::try_from(number).unwrap() % sizes.len()]);
+    assert_ne!(adapter.queue().statistics().transmit_busy, 0, "three places run out");
+    let error = adapter.queue().try_send(&[&vec![0; longest + 1]], &PLAIN).unwrap_err();
+    assert!(matches!(error, Error::Network { failure: Failure::TooLong { .. }, .. }), "{error}");
+    assert_eq!(world.count("dropped"), 0);
+    adapter.close().unwrap();
+    world.end();
+}
+
+/// Rings that are shorter than what may be under way: frames and completions wait for room, and nothing is forgotten.
+#[test]
+fn a_full_ring_forgets_nothing() {
+    let world = World::with(NetworkSettings { frames_per_packet: 1, ..NetworkSettings::default() });
+    let mut settings = Settings { receive_bytes: 1 << 20, ..Settings::default() };
+    (settings.open.outgoing_bytes, settings.open.incoming_bytes) = (8192, 65_536);
+    let mut adapter = world.started(settings);
+    let sections = usize::try_from(adapter.facts().send_sections.0).unwrap();
+    assert_eq!(sections, 170);
+    let (parts, queue) = (world.count("parts"), adapter.queue());
+    // Frames: the ring is full before the sections are all in use.
+    let deadline = std::time::Instant::now() + vmbus_tests::LONG;
+    let (mut sent, mut full) = (0, 0);
+    while full < 20 || sent < 2000 {
+        if queue.try_send(&[&frame(sent, 60)], &PLAIN).unwrap() {
+            sent += 1;
+        } else {
+            full += u32::from(queue.outstanding() < sections);
+            queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
+        }
+        assert!(std::time::Instant::now() < deadline, "{full} times full");
+    }
+    until(queue, |queue| {
+        queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
+        queue.outstanding() == 0
+    });
+    // Completions: so many at once do not fit.
+    world.command("send 500 64");
+    let mut held = Vec::new();
+    until(queue, |queue| {
+        while let Some(packet) = queue.take().unwrap() {
+            held.push(packet);
+        }
+        held.len() == 500
+    });
+    let delayed = queue.statistics().completions_delayed;
+    held.into_iter().for_each(|held| queue.complete(held));
+    assert!(!queue.flush().unwrap(), "500 completions in a page");
+    assert!(queue.statistics().completions_delayed > delayed);
+    let host = world.host;
+    let back = move |simulation: &mut vmbus_simhost::Simulation<_>| simulation.host().count(host, "free") == parts;
+    let back = world.stack.control.expect(vmbus_tests::LONG, back).unwrap();
+    until(queue, |queue| queue.flush().unwrap());
+    assert!(back.wait().unwrap());
+    // Each section can be had again.
+    world.command("hold");
+    until(queue, |queue| {
+        while queue.try_send(&[&frame(0, 60)], &PLAIN).unwrap() {}
+        queue.outstanding() == sections
+    });
+    world.command("release");
+    until(queue, |queue| {
+        queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
+        queue.outstanding() == 0
+    });
+    adapter.close().unwrap();
+    world.end();
+}

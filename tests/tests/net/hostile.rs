@@ -134,6 +134,32 @@ fn exchange(adapter: &mut vmbus_devices::net::Adapter) -> Result<(), Error> {
     adapter.probe()
 }
 
+/// More queues of a host that lies about them: some come or none, with an error or without.
+#[test]
+fn each_word_of_the_answer_about_subchannels() {
+    for word in 0..3 {
+        for value in [0, 1, 2, 3, 4, 0x8000_0000, u32::MAX] {
+            let world = World::with(NetworkSettings::default().with_lie(Layer::Nvsp, 133, word, value));
+            let settings = Settings { host_timeout: Duration::from_millis(300), ..World::small() };
+            let mut adapter = world.started(settings);
+            let more = adapter.add_queues(&world.stack.bus, 4);
+            let honest = [133, 1, 3][word] == value;
+            match more {
+                Ok(more) => {
+                    // Fewer than asked for are a host's right.
+                    assert!(honest || word == 2 && value < 3, "word {word} is {value:#x}");
+                    assert_eq!(more.len(), if word == 2 { usize::try_from(value).unwrap() } else { 3 });
+                    more.into_iter().for_each(|queue| queue.close().unwrap());
+                }
+                Err(error) => assert!(!honest && !error.is_rescinded(), "word {word} is {value:#x}: {error}"),
+            }
+            pump(adapter.queue(), 10, |_| 100);
+            adapter.close().unwrap();
+            world.end();
+        }
+    }
+}
+
 #[test]
 fn each_word_of_the_negotiation() {
     lie(Layer::Nvsp, 2, 0..4, &[1]);

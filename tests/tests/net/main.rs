@@ -5,5 +5,6 @@ mod agreement;
 mod control;
 mod frames;
 mod hostile;
+mod life;
 mod queues;
 mod world;

@@ -1,6 +1,6 @@
 //! Disks of the simulated host through the storage driver, over the wire link: every version, every command, what goes
 //! wrong, and what a host does that is not honest.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod beginning;
 mod bytes;

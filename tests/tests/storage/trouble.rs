@@ -234,8 +234,7 @@ fn a_subchannel_that_is_taken_back_costs_no_request() {
             })
         };
         let offered = world.stack.control.with(|sim| sim.host().offered()).unwrap();
-        let subchannel =
-            offered.iter().filter(|offer| offer.subchannel_index != 0 && offer.relid.is_some()).next_back().unwrap().id;
+        let subchannel = offered.iter().rfind(|offer| offer.subchannel_index != 0 && offer.relid.is_some()).unwrap().id;
         world.stack.control.rescind(subchannel).unwrap();
         writer.join().unwrap();
         let deadline = Instant::now() + LONG;

@@ -21,7 +21,7 @@ fn region() -> Region {
 }
 
 fn shared() -> Shared {
-    Shared::new(Version::V6_1, (region(), BYTES, PARTS), (region(), 6144, 20))
+    Shared::new(Version::V6_1, (region(), BYTES, PARTS), (region(), 6144, 20), None)
 }
 
 const DATA: Result<HostMessage, WireError> = Ok(HostMessage::Rndis(ChannelType::DATA));

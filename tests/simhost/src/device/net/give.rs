@@ -9,6 +9,9 @@ use super::{Layer, Network, SUCCESS};
 use crate::Error;
 use crate::device::Port;
 
+/// Bytes of the guest's messages in one packet.
+const MESSAGES_AT_MOST: usize = 1 << 18;
+
 /// A packet whose messages are in the receive buffer.
 #[derive(Debug)]
 pub(super) struct Packet {
@@ -118,13 +121,13 @@ fn write_next(adapter: &mut Adapter, index: u16, port: &dyn Port) -> Option<(u32
     Some((part, TransferPageRange { byte_count, byte_offset }))
 }
 
-/// What the pages of the guest's packet have.
-pub(super) fn pages(port: &dyn Port) -> Option<Vec<u8>> {
-    let mut message = Vec::new();
+/// What the pages of the guest's packet have, behind what there is already.
+pub(super) fn pages(port: &dyn Port, mut message: Vec<u8>) -> Option<Vec<u8>> {
     for range in port.ranges() {
-        let mut bytes = vec![0; usize::try_from(range.byte_count).ok().filter(|bytes| *bytes <= 1 << 17)?];
-        port.read_range(range, 0, &mut bytes).then_some(())?;
-        message.append(&mut bytes);
+        let before = message.len();
+        message.resize(before + usize::try_from(range.byte_count).ok()?, 0);
+        let inside = message.len() <= MESSAGES_AT_MOST;
+        (inside && port.read_range(range, 0, message.get_mut(before..)?)).then_some(())?;
     }
     (!message.is_empty()).then_some(message)
 }

@@ -187,14 +187,16 @@ impl Network {
 
     /// RNDIS messages of the guest, in a section or in pages of the packet.
     fn rndis(&mut self, id: u64, wants: bool, control: bool, section: Option<(u32, u32)>, port: &mut dyn Port) {
+        // What is in pages of the packet continues what is in a section.
         let messages = match section {
             Some(place) => {
                 if !self.busy.insert(place.0) {
                     port.violation(format!("section {} is in use", place.0));
                 }
-                self.adapter().section(place, port)
+                let start = self.adapter().section(place, port);
+                start.and_then(|start| if port.ranges().is_empty() { Some(start) } else { give::pages(port, start) })
             }
-            None => give::pages(port),
+            None => give::pages(port, Vec::new()),
         };
         let section = section.map(|(section, _)| section);
         let Some(messages) = messages else {
