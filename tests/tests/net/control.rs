@@ -123,7 +123,8 @@ fn a_silent_host_is_an_error() {
     assert!(adapter.probe().is_err());
     pump(adapter.queue(), 10, |_| 100);
     world.command("talk");
-    assert_eq!(adapter.query_number(Oid::LINK_SPEED).unwrap(), 100_000_000);
+    assert_eq!(adapter.query_number(Oid::MAXIMUM_FRAME_SIZE).unwrap(), 1500, "and not the link's speed, late");
+    assert_eq!(adapter.queue().statistics().unexpected, 2);
     adapter.close().unwrap();
     world.end();
 }

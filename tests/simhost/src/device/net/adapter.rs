@@ -52,7 +52,9 @@ pub(super) struct Adapter {
     key: Vec<u8>,
     /// What waits for each queue.
     queues: Vec<VecDeque<Outgoing>>,
-    pub(super) silent: bool,
+    /// What is said is kept back; and what was.
+    silent: bool,
+    kept: Vec<Outgoing>,
     pub(super) holds: bool,
     pub(super) dropped: u64,
 }
@@ -75,6 +77,7 @@ impl Adapter {
             key: Vec::new(),
             queues: vec![VecDeque::new()],
             silent: false,
+            kept: Vec::new(),
             holds: false,
             dropped: 0,
         }
@@ -132,7 +135,22 @@ impl Adapter {
     /// A control message for the guest.
     pub(super) fn say(&mut self, kind: u32, body: &[u32], value: &[u8]) {
         let message = format::rndis(kind, body, value);
-        self.queue(0, Outgoing { control: true, message, completes: None });
+        let outgoing = Outgoing { control: true, message, completes: None };
+        if !self.silent {
+            self.queue(0, outgoing);
+        } else if self.kept.len() < WAITING_AT_MOST {
+            self.kept.push(outgoing);
+        }
+    }
+
+    /// Falls silent, or says late what was kept back.
+    pub(super) fn talk(&mut self, talks: bool) {
+        self.silent = !talks;
+        if talks {
+            for outgoing in std::mem::take(&mut self.kept) {
+                self.queue(0, outgoing);
+            }
+        }
     }
 
     /// A frame for the guest: to the queue that its hash says, or to `from`. Whether it will complete `cause`.

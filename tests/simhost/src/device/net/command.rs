@@ -61,8 +61,8 @@ impl Network {
             }
             ("hold", [], _) => self.adapter().holds = true,
             ("release", [], _) => self.adapter().holds = false,
-            ("silent", [], _) => self.adapter().silent = true,
-            ("talk", [], _) => self.adapter().silent = false,
+            ("silent", [], _) => self.adapter().talk(false),
+            ("talk", [], _) => self.adapter().talk(true),
             ("transfer", _, Ok([id, set, offset, bytes])) => {
                 let set = u16::try_from(*set).map_err(|_| NONSENSE)?;
                 let range = TransferPageRange { byte_count: half(*bytes)?, byte_offset: half(*offset)? };

@@ -37,7 +37,7 @@ const FAILURE: u32 = 2;
 
 /// One channel of a network adapter, on the host's side. Commands: `link up`, `link down`, `speed HUNDREDS`, `network`,
 /// `keep-alive`, `vf SERIAL`, `vf none`, `table QUEUE ...` (16), `send FRAMES BYTES`, `hold` and `release` (completions),
-/// `silent` and `talk` (answers); and what no honest host does: `transfer ID SET OFFSET BYTES`, `complete ID`.
+/// `silent` and `talk` (answers, which come late then); and what no honest host does: `transfer ID SET OFFSET BYTES`, `complete ID`.
 #[derive(Debug)]
 pub struct Network {
     adapter: Arc<Mutex<Adapter>>,
