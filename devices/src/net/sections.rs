@@ -90,22 +90,29 @@ mod tests {
         assert_eq!(Sections::new(0).take(), None);
     }
 
+    /// Few sections and many threads that want one: without the compare in `take` this fails within a moment.
     #[test]
     fn threads_never_have_the_same_one() {
-        let (sections, owned) = (Sections::new(70), (0..70).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>());
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..20_000 {
-                        let Some(section) = sections.take() else { continue };
-                        let owner = &owned[section as usize];
-                        assert_eq!(owner.swap(1, Ordering::Relaxed), 0);
-                        owner.store(0, Ordering::Relaxed);
-                        sections.give(section);
-                    }
-                });
-            }
-        });
-        assert_eq!(sections.in_use(), 0);
+        for count in [2, 3, 66] {
+            let sections = Sections::new(count);
+            let owned: Vec<_> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for round in 0..100_000_u32 {
+                            let Some(section) = sections.take() else { continue };
+                            let owner = &owned[section as usize];
+                            assert_eq!(owner.swap(1, Ordering::Relaxed), 0, "section {section} is taken twice");
+                            if round % 64 == 0 {
+                                std::thread::yield_now();
+                            }
+                            owner.store(0, Ordering::Relaxed);
+                            sections.give(section);
+                        }
+                    });
+                }
+            });
+            assert_eq!(sections.in_use(), 0);
+        }
     }
 }
