@@ -272,8 +272,9 @@ fn long_frames_have_pages_of_their_own() {
 /// Rings that are shorter than what may be under way: frames and completions wait for room, and nothing is forgotten.
 #[test]
 fn a_full_ring_forgets_nothing() {
+    const PLACES: u32 = 30;
     let world = World::with(NetworkSettings { frames_per_packet: 1, ..NetworkSettings::default() });
-    let mut settings = Settings { receive_bytes: 1 << 20, ..Settings::default() };
+    let mut settings = Settings { receive_bytes: 1 << 20, long_frames: PLACES, ..Settings::default() };
     (settings.open.outgoing_bytes, settings.open.incoming_bytes) = (8192, 65_536);
     let mut adapter = world.started(settings);
     let sections = usize::try_from(adapter.facts().send_sections.0).unwrap();
@@ -290,6 +291,12 @@ fn a_full_ring_forgets_nothing() {
             queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
         }
         assert!(std::time::Instant::now() < deadline, "{full} times full");
+    }
+    // And long ones, each of which is a packet that names many pages: ten of them fill the ring, thirty are sent at once.
+    let long = frame(0, 60_000);
+    for _ in 0..5 {
+        while queue.try_send(&[&long], &PLAIN).unwrap() {}
+        queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
     }
     until(queue, |queue| {
         queue.receive(64, |_| Ok::<_, Error>(())).unwrap();
@@ -317,7 +324,8 @@ fn a_full_ring_forgets_nothing() {
     world.command("hold");
     until(queue, |queue| {
         while queue.try_send(&[&frame(0, 60)], &PLAIN).unwrap() {}
-        queue.outstanding() == sections
+        while queue.try_send(&[&long], &PLAIN).unwrap() {}
+        queue.outstanding() == sections + usize::try_from(PLACES).unwrap()
     });
     world.command("release");
     until(queue, |queue| {
