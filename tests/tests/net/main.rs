@@ -7,4 +7,5 @@ mod frames;
 mod hostile;
 mod life;
 mod queues;
+mod storms;
 mod world;
