@@ -40,7 +40,33 @@ pub enum Notice {
 
 /// An adapter. It is its first queue, too: [`queue`](Self::queue).
 ///
-/// Dropping it closes the channel without waiting, and without telling the host to forget the buffers first.
+/// Dropping it closes the channel without waiting, and without telling the host to forget the buffers first; long frames
+/// that the host has not taken by then may be read by it as whatever is in their place.
+///
+/// ```no_run
+/// use vmbus::class::Class;
+/// use vmbus_devices::Error;
+/// use vmbus_devices::net::{Adapter, Settings, TransmitInfo};
+///
+/// # fn run(vmbus: &vmbus_channels::Vmbus) -> Result<(), Error> {
+/// let offers = vmbus.of_class(Class::NIC)?;
+/// let mut adapter = Adapter::open(vmbus, offers.first().expect("an adapter"), Settings::default())?;
+/// println!("{:x?}, MTU {}", adapter.facts().address, adapter.facts().mtu);
+/// adapter.start()?;
+/// loop {
+///     adapter.queue().receive(64, |packet| {
+///         println!("{} bytes", packet.frame.len());
+///         Ok::<_, Error>(())
+///     })?;
+///     while let Some(notice) = adapter.notice()? {
+///         println!("{notice:?}");
+///     }
+///     let hello = [&[0xff; 6], adapter.facts().address.as_slice(), &[0x88, 0xb5], &[0; 46]].concat();
+///     adapter.queue().send(&[&hello], &TransmitInfo::default(), None)?;
+///     adapter.queue().wait(None)?;
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Adapter {
     pub(super) queue: Queue,

@@ -106,8 +106,12 @@ impl Adapter {
         }
     }
 
-    /// Sends a control message through a section of the send buffer, if there is room.
+    /// Sends a control message, if there is room: in pages, as every other guest does, or in a section of the send buffer
+    /// where there are no pages.
     pub(super) fn send_control(&mut self, bytes: &[u8]) -> Result<bool, Error> {
+        if self.queue.shared.long.is_some() {
+            return self.queue.send_pages(ChannelType::CONTROL, bytes, &[], |place| Sent::LongControl { place });
+        }
         self.queue.send_section(ChannelType::CONTROL, &[bytes], |section| Sent::Control { section })
     }
 

@@ -25,6 +25,8 @@ pub(super) enum Sent {
     LongFrame { place: u32, bytes: u32 },
     /// A control message, in a section.
     Control { section: u32 },
+    /// A control message, in a place for long frames.
+    LongControl { place: u32 },
     /// A request whose answer is in the completion.
     Request,
 }
@@ -163,9 +165,13 @@ impl Intake {
             }
             Sent::Control { section } => {
                 shared.sections.give(section);
-                if status.is_none() {
-                    self.statistics.malformed += 1;
+                self.statistics.malformed += u64::from(status.is_none());
+            }
+            Sent::LongControl { place } => {
+                if let Some(long) = &shared.long {
+                    long.places.give(place);
                 }
+                self.statistics.malformed += u64::from(status.is_none());
             }
         }
     }

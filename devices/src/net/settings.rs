@@ -15,8 +15,8 @@ pub struct Settings {
     /// Bytes of send buffer.
     pub send_bytes: u32,
     /// Places for frames that are longer than a section of the send buffer (hosts make those 6 KiB): each takes 68 KiB of
-    /// memory that the host reaches by page numbers. Segmentation is of little use without. None over a link that has no
-    /// such memory.
+    /// memory that the host reaches by page numbers. Segmentation is of little use without, and control messages go this
+    /// way, too. None over a link that has no such memory; then control messages go through the send buffer.
     pub long_frames: u32,
     /// What the host's side shall do, as far as it can.
     pub offloads: Offloads,
@@ -31,13 +31,13 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// MTU 1500, 16 MiB and 1 MiB of buffers and rings of 128 KiB, no offloads.
+    /// MTU 1500, 16 MiB and 1 MiB of buffers, four long frames, rings of 128 KiB, no offloads.
     fn default() -> Self {
         Self {
             mtu: 1500,
             receive_bytes: 16 << 20,
             send_bytes: 1 << 20,
-            long_frames: 0,
+            long_frames: 4,
             offloads: Offloads::empty(),
             filter: PacketFilter::USUAL,
             host_timeout: Duration::from_secs(5),

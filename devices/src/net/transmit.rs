@@ -27,7 +27,8 @@ impl Queue {
         let (header, header_bytes) = packet_header(bytes, info);
         let header = header.get(..header_bytes).unwrap_or_default();
         if bytes > longest_frame(self.shared.section_bytes) {
-            let sent = self.send_long(header, frame, length)?;
+            let sent = |place| Sent::LongFrame { place, bytes: length };
+            let sent = self.send_pages(ChannelType::DATA, header, frame, sent)?;
             self.intake.statistics.transmit_busy += u64::from(!sent);
             return Ok(sent);
         }
@@ -107,20 +108,27 @@ impl Queue {
         }
     }
 
-    /// Puts a frame into pages of its own and tells the host which. `false`: there is no room now.
-    fn send_long(&mut self, header: &[u8], frame: &[&[u8]], bytes: u32) -> Result<bool, Error> {
+    /// Puts a message into pages of its own and tells the host which. `false`: there is no room now.
+    pub(super) fn send_pages(
+        &mut self,
+        channel: ChannelType,
+        header: &[u8],
+        rest: &[&[u8]],
+        sent: impl FnOnce(u32) -> Sent,
+    ) -> Result<bool, Error> {
         let shared = Arc::clone(&self.shared);
         let Some(long) = &shared.long else { return Ok(false) };
         let Some(place) = long.places.take() else { return Ok(false) };
         self.gathered.clear();
         self.gathered.extend_from_slice(header);
-        frame.iter().for_each(|part| self.gathered.extend_from_slice(part));
-        let id = long.fill(place, &self.gathered).zip(self.intake.expect(Sent::LongFrame { place, bytes }));
-        let Some(((pages, count), id)) = id else {
+        rest.iter().for_each(|part| self.gathered.extend_from_slice(part));
+        let filled = long.fill(place, &self.gathered);
+        let Some(((pages, count), id)) = filled.and_then(|pages| Some((pages, self.intake.expect(sent(place))?)))
+        else {
             long.places.give(place);
             return Ok(false);
         };
-        let message = GuestMessage::Rndis { channel: ChannelType::DATA, section: None }.to_bytes();
+        let message = GuestMessage::Rndis { channel, section: None }.to_bytes();
         let pages = pages.get(..count).unwrap_or_default();
         let packet = OutgoingPacket::gpa_direct_pages(id, pages).with_completion_requested();
         let outcome = self.channel.try_send(packet, &[&message]);
