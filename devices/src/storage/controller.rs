@@ -22,6 +22,24 @@ use crate::Error;
 
 /// A storage controller that is open. Disks on it hold on to it, but it ends with [`close`](Self::close), or when it is
 /// dropped, which does the same on a thread of its own and waits for nobody.
+///
+/// ```no_run
+/// use vmbus::class::Class;
+/// use vmbus_devices::storage::{Settings, Storage};
+///
+/// # fn run(vmbus: &vmbus_channels::Vmbus) -> Result<(), vmbus_devices::Error> {
+/// let offers = vmbus.of_class(Class::SCSI)?;
+/// let offer = offers.first().expect("a controller that is bound to uio_hv_generic");
+/// let storage = Storage::open(vmbus, offer, Settings::default())?;
+/// for unit in storage.scan()?.units {
+///     let disk = storage.disk(unit.address)?;
+///     let mut first = vec![0; 4096];
+///     disk.read_at(0, &mut first)?;
+///     println!("{}: {} bytes", unit.address, disk.bytes());
+/// }
+/// storage.close()
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Storage {
     /// `None` once it is being closed.
@@ -91,11 +109,20 @@ impl Storage {
             agreed: OnceLock::new(),
             known: Mutex::default(),
         });
+        let agreed = match controller.add_link(offer).and_then(|()| controller.negotiate()) {
+            Ok(agreed) => agreed,
+            Err(error) => {
+                // No pages are under way yet, so there is nothing to wait for but the host.
+                controller.requests.close();
+                if let Err(error) = controller.close_links() {
+                    log::warn!(target: "vmbus::storage", "the channel of a controller that failed: {error}");
+                }
+                return Err(error);
+            }
+        };
+        let _ = controller.agreed.set(agreed);
         // From here on a drop closes what is open.
         let storage = Self { controller: Some(Arc::clone(&controller)) };
-        controller.add_link(offer)?;
-        let agreed = controller.negotiate()?;
-        let _ = controller.agreed.set(agreed);
         if let Some(announcements) = announcements.filter(|_| agreed.subchannels != 0) {
             controller.open_subchannels(offer, agreed.subchannels, announcements);
         }

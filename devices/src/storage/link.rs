@@ -7,7 +7,7 @@ use vmbus_channels::dispatch::Ending;
 use vmbus_channels::{Dispatched, Handler, IncomingPacket, Offer, OpenOptions, OutgoingPacket, Vmbus};
 use vmbus_ringbuf::{MultiPageBuffer, PacketType};
 
-use super::requests::{Begun, LOOKED_AT, Requests};
+use super::requests::{Begun, LOOKED_AT, PRIMARY, Requests};
 use super::{Failure, Settings};
 use crate::Error;
 
@@ -19,8 +19,24 @@ const FULL_PAUSE: Duration = Duration::from_millis(2);
 /// One channel. It may have ended: then sending fails.
 #[derive(Debug)]
 pub(super) struct Link {
-    /// `None` once it is closed.
-    sender: Mutex<Option<Dispatched>>,
+    sender: Mutex<Sender>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Opening,
+    Open(Dispatched),
+    /// It could not be opened, was closed, or is a subchannel that the host took back.
+    Closed,
+}
+
+impl Sender {
+    fn take(&mut self) -> Option<Dispatched> {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Open(channel) => Some(channel),
+            Self::Opening | Self::Closed => None,
+        }
+    }
 }
 
 /// What a packet is made of.
@@ -57,21 +73,28 @@ impl Link {
         (requests, number): (&Arc<Requests>, usize),
         settings: &Settings,
         processor: u32,
-    ) -> Result<Self, Error> {
+    ) -> Result<Arc<Self>, Error> {
         let options = OpenOptions {
             outgoing_bytes: settings.outgoing_bytes,
             incoming_bytes: settings.incoming_bytes,
             processor,
             ..OpenOptions::default()
         };
-        let ear = Ear { requests: Arc::clone(requests), number };
+        let link = Arc::new(Self { sender: Mutex::new(Sender::Opening) });
+        let ear = Ear { requests: Arc::clone(requests), number, link: Arc::clone(&link) };
         let channel = vmbus.open_dispatched(offer.id, options, ear)?;
-        Ok(Self { sender: Mutex::new(Some(channel)) })
+        let mut sender = link.lock();
+        // It may be over already.
+        if matches!(*sender, Sender::Opening) {
+            *sender = Sender::Open(channel);
+        }
+        drop(sender);
+        Ok(link)
     }
 
     /// One that could not be opened.
-    pub(super) fn closed() -> Self {
-        Self { sender: Mutex::new(None) }
+    pub(super) fn closed() -> Arc<Self> {
+        Arc::new(Self { sender: Mutex::new(Sender::Closed) })
     }
 
     /// Bytes of packets that its ring has room for.
@@ -89,12 +112,9 @@ impl Link {
     ) -> Result<(), Error> {
         let start = Instant::now();
         loop {
-            let sent = match self.lock().as_mut() {
-                Some(channel) => channel.try_send(parcel.packet(begun.id), &[parcel.bytes]),
-                None => {
-                    requests.unsent(begun.id, false);
-                    return Err(requests.failed(Failure::Closed));
-                }
+            let sent = match &mut *self.lock() {
+                Sender::Open(channel) => channel.try_send(parcel.packet(begun.id), &[parcel.bytes]),
+                Sender::Opening | Sender::Closed => return requests.lost(begun, what),
             };
             match sent {
                 Ok(()) => return Ok(()),
@@ -104,9 +124,14 @@ impl Link {
                     requests.unsent(begun.id, false);
                     return Err(requests.failed(Failure::Busy { what, waited: start.elapsed() }));
                 }
+                Err(error @ vmbus_channels::Error::Packet { .. }) => {
+                    requests.unsent(begun.id, false);
+                    return Err(error.into());
+                }
+                // Of a subchannel: it is sent again through another.
+                Err(error) if error.is_rescinded() && begun.link != PRIMARY => return requests.lost(begun, what),
                 Err(error) => {
-                    let written = !matches!(error, vmbus_channels::Error::Packet { .. });
-                    requests.unsent(begun.id, written);
+                    requests.unsent(begun.id, true);
                     return Err(error.into());
                 }
             }
@@ -119,7 +144,7 @@ impl Link {
         Ok(channel.map_or(Ok(()), Dispatched::close)?)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Dispatched>> {
+    fn lock(&self) -> MutexGuard<'_, Sender> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -128,6 +153,7 @@ impl Link {
 struct Ear {
     requests: Arc<Requests>,
     number: usize,
+    link: Arc<Link>,
 }
 
 impl Handler for Ear {
@@ -147,5 +173,10 @@ impl Handler for Ear {
 
     fn ended(&mut self, why: Ending) {
         self.requests.ended(self.number, why);
+        // The host gets a subchannel back at once: nobody may need it for long. The controller is its owner's to close.
+        if why == Ending::Rescinded && self.number != PRIMARY {
+            let channel = self.link.lock().take();
+            drop(channel);
+        }
     }
 }

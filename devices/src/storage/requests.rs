@@ -130,6 +130,17 @@ impl Requests {
         drop(self.room.wait_timeout(table, at_most).unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The channel that a request was to go through is gone: of the controller that is its end, of a subchannel it is sent
+    /// again by whoever waits for it.
+    pub(super) fn lost(&self, begun: &Begun, what: &'static str) -> Result<(), Error> {
+        self.unsent(begun.id, false);
+        if begun.link == PRIMARY {
+            let end = self.lock().end.unwrap_or(End::Closed);
+            return Err(self.error(end));
+        }
+        Err(self.failed(Failure::LinkLost(what)))
+    }
+
     /// The host has completed a request; these are the packet's bytes.
     pub(super) fn completed(&self, link: usize, id: u64, bytes: &[u8]) {
         let mut table = self.lock();

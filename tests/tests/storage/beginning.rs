@@ -93,7 +93,7 @@ fn each_step_of_the_beginning_may_be_refused_or_not_answered() {
                 stack.control.command(host, "lie operation 1").unwrap();
             }
             stack.control.command(host, word).unwrap();
-            let settings = Settings { host_timeout: Duration::from_secs(1), ..brief() };
+            let settings = Settings { host_timeout: Duration::from_secs(2), ..brief() };
             let opened = Storage::open(&stack.bus, &offer, settings);
             match (name, word) {
                 // A host that says no to a version is asked for the next one. (It believes that it has agreed.)

@@ -69,7 +69,13 @@ fn random_reads_and_writes_agree_with_a_copy() {
 /// More threads than the pool has room for: each waits for its turn, and none of them for itself.
 #[test]
 fn many_threads_share_a_small_pool() {
-    let settings = Settings { pool_bytes: 256 * 1024, max_transfer_bytes: 128 * 1024, depth: 6, ..Settings::default() };
+    let settings = Settings {
+        pool_bytes: 256 * 1024,
+        max_transfer_bytes: 128 * 1024,
+        depth: 6,
+        command_timeout: LONG,
+        ..Settings::default()
+    };
     let world = World::with(disks(&[(0, 64 << 20)]), settings);
     let disk = Arc::new(world.storage.disk(Address::lun(0)).unwrap());
     let threads: Vec<_> = (0..16_u64)

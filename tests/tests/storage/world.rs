@@ -23,7 +23,7 @@ pub(crate) struct World {
 pub(crate) fn brief() -> Settings {
     Settings {
         subchannels: 0,
-        command_timeout: Duration::from_secs(10),
+        command_timeout: LONG,
         drain_timeout: Duration::from_millis(200),
         host_timeout: Duration::from_secs(5),
         ..Settings::default()

@@ -15,6 +15,6 @@ mod tests;
 pub use fault::bus_errors_answered;
 pub use mapping::{Mapping, Piece};
 pub use pages::map_pages;
-pub use pinned::{Pinned, Pinner};
+pub use pinned::{Pinned, PinnedPages, Pinner};
 pub use ring::{Ring, map_mirrored, map_ring_pages};
 pub(crate) use ring::{contiguous, map_ring_pair};

@@ -3,11 +3,13 @@
 //! `mlock` keeps a page in memory but lets the kernel move it. A buffer registered with io_uring is pinned for
 //! long-term access by a device, so the page frame numbers, read after that, stay true until it is unregistered.
 
+mod mapped;
 mod pagemap;
 mod span;
 mod uring;
 
 use crate::Error;
+use crate::memory::Mapping;
 use pagemap::Pagemap;
 use span::Span;
 use std::io;
@@ -254,6 +256,8 @@ fn refused(source: Errno) -> Error {
         other => Error::io("set up", "io_uring", io::Error::from(other)),
     }
 }
+
+pub use mapped::PinnedPages;
 
 #[cfg(test)]
 mod tests;

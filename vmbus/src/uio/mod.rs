@@ -6,6 +6,7 @@
 
 mod buffers;
 mod bus_link;
+mod direct;
 mod doorbell;
 mod ending;
 mod events;
@@ -21,6 +22,8 @@ mod watcher;
 
 pub use buffers::KernelBuffer;
 pub use bus_link::BusLink;
+#[cfg(test)]
+pub(crate) use direct::ProcessMemory;
 pub use doorbell::Doorbell;
 pub use events::Event;
 pub use line::Line;

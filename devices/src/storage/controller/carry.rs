@@ -33,7 +33,7 @@ impl Controller {
             Ok(link) => (link, Ok(())),
             Err(error) => (Link::closed(), Err(error)),
         };
-        self.links.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(link));
+        self.links.write().unwrap_or_else(PoisonError::into_inner).push(link);
         // Not earlier: requests that go through it find it.
         if outcome.is_ok() {
             self.requests.open_link(number, Link::room(&self.settings));
@@ -107,6 +107,22 @@ impl Controller {
 
     /// Sends a command: waits for room as long as `room` says, and gives the host `timeout`.
     pub(in crate::storage) fn submit(
+        &self,
+        to: Address,
+        command: Command,
+        data: &Data<'_>,
+        (room, timeout): (Time, Duration),
+    ) -> Result<Pending, Error> {
+        loop {
+            match self.submit_once(to, command, data, (room, timeout)) {
+                // Each time there is a channel less, and the last one ends otherwise.
+                Err(Error::Storage { failure: Failure::LinkLost(_), .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn submit_once(
         &self,
         to: Address,
         command: Command,
@@ -191,13 +207,17 @@ impl Controller {
             // What a reset ends comes before its own completion, or right behind it.
             drained(self.settings.drain_timeout);
         }
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner).clone();
-        // The primary channel last: with it the host takes the others back.
-        let closed = links.iter().rev().map(|link| link.close()).fold(Ok(()), Result::and);
+        let closed = self.close_links();
         if closed.is_err() && self.requests.keeps_pages() {
             std::mem::forget(Arc::clone(&self.pool));
         }
         closed
+    }
+
+    pub(super) fn close_links(&self) -> Result<(), Error> {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner).clone();
+        // The primary channel last: with it the host takes the others back.
+        links.iter().rev().map(|link| link.close()).fold(Ok(()), Result::and)
     }
 
     /// Ends what is under way, as nobody else can any more. Whether the host has done it.

@@ -1,6 +1,8 @@
 //! Needs a kernel that lets this process pin memory and see page frame numbers; says so where it doesn't.
 
 use super::{HUGE_BYTES, Pinned, Pinner};
+use crate::direct::DirectSource;
+use crate::uio::ProcessMemory;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
@@ -139,4 +141,24 @@ fn nothing_is_no_chunk() {
     assert_eq!(pinned.held_pages(), 3);
     pinned.give_back(0..99).unwrap();
     assert_eq!(pinned.held_pages(), 0);
+}
+
+/// Memory for packets with GPA ranges: every page has a frame of its own, and what is written is there.
+#[test]
+fn pages_of_a_mapping_are_pinned_as_long_as_they_are_used() {
+    let Some((pinner, _alone)) = pinner("pages_of_a_mapping_are_pinned_as_long_as_they_are_used") else { return };
+    let before = pinned_pages(&pinner);
+    let memory = ProcessMemory::default().allocate(300_000).unwrap();
+    assert!(memory.bytes() >= 300_000 && memory.frames().len() * 4096 == memory.bytes());
+    assert!(pinned_pages(&pinner) >= before + memory.bytes() / pinner.page_bytes());
+    let mut frames = memory.frames().to_vec();
+    frames.sort_unstable();
+    frames.dedup();
+    assert_eq!(frames.len(), memory.frames().len());
+    let data: Vec<u8> = (0..300_000_u32).map(|at| at.to_le_bytes()[at as usize % 3]).collect();
+    let mut read = vec![0; 300_000];
+    assert!(memory.write(0, &data) && memory.read(0, &mut read) && read == data);
+    assert!(!memory.read(memory.bytes() - 8, &mut [0; 9]) && !memory.write(4, &data), "outside, or not aligned");
+    drop(memory);
+    assert_eq!(pinned_pages(&pinner), before);
 }

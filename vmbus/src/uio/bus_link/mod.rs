@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::Error;
+use crate::direct::DirectSource;
 use crate::link::{Interrupts, Link, Port, Share, Sink};
 use crate::memory::Mapping;
 use crate::message::{GpadlId, GuestMessage};
@@ -24,6 +25,7 @@ use inbox::{Inbox, Request};
 use player::Player;
 
 use super::Options;
+use super::direct::ProcessMemory;
 
 /// Ports that wait to be asked for, by their ring.
 type Ports = Arc<Mutex<BTreeMap<GpadlId, Result<Port, Error>>>>;
@@ -43,6 +45,8 @@ type Ports = Arc<Mutex<BTreeMap<GpadlId, Result<Port, Error>>>>;
 ///   so it also waits for who still holds a [`Line`](crate::link::Line) of it.
 /// - Subchannels are offered while their primary is open. They go when it closes.
 /// - A relid is offered again when its former offer is released and everything of it is closed.
+/// - Memory for packets with GPA ranges is this process's own, pinned: see [`Pinner::open`](crate::memory::Pinner::open)
+///   for what that needs.
 /// - Buffers can't be shared, channels not be moved, and services not be connected to: such requests fail.
 ///
 /// The version that host and kernel agreed on is not shown by the kernel. This link takes the first that the executor
@@ -127,6 +131,10 @@ impl Link for BusLink {
             what: "uio_hv_generic shares no buffers for a process".to_owned(),
             hint: "only the buffers that the kernel made when it was bound can be used".to_owned(),
         })
+    }
+
+    fn direct_memory(&self) -> Option<Arc<dyn DirectSource>> {
+        Some(Arc::new(ProcessMemory::default()))
     }
 
     fn processors(&self) -> usize {

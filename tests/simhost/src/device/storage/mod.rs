@@ -83,7 +83,7 @@ impl StorageController {
     /// the next. It takes the commands `hold` and `release` (what is asked for meanwhile), `add LUN BYTES [read-only]`,
     /// `remove LUN`, `grow LUN BYTES`, `protect LUN`, `permit LUN`, `attention LUN`, `fail LUN COUNT`, `announce` and
     /// `remove-device`; and what no honest host does with its next answer: `lie FIELD VALUE`, `short BYTES`, `twice`,
-    /// `never`.
+    /// `never`; `honest` takes lies back.
     ///
     /// # Errors
     /// [`Error::Nonsense`] for disks that can't be; [`Error::System`] for the file of one.
@@ -148,6 +148,7 @@ impl StorageController {
             let due = |held: &Held| !holds || held.epoch != epoch;
             let Some(place) = self.held.iter().position(due) else { return };
             let Some(held) = self.held.remove(place) else { return };
+            self.shared().held -= 1;
             let bytes = match held.epoch == epoch {
                 true => self.carry_out(&held.packet, held.range.as_ref(), port),
                 false => held.packet.outcome(format::srb::BUS_RESET, 0, 0, &[]),
@@ -197,7 +198,8 @@ impl Device for StorageController {
 
     fn closed(&mut self) {
         self.waiting.clear();
-        self.held.clear();
+        let held = u64::try_from(self.held.drain(..).count()).unwrap_or(0);
+        self.shared().held -= held;
         self.ids.clear();
         if !self.is_subchannel {
             self.shared().closed();
@@ -227,7 +229,7 @@ impl Device for StorageController {
             ("unmaps", counted.unmaps),
             ("resets", counted.resets),
             ("through_subchannels", counted.through_subchannels),
-            ("held", u64::try_from(self.held.len()).unwrap_or(u64::MAX)),
+            ("held", shared.held),
             ("units", u64::try_from(shared.units.len()).unwrap_or(u64::MAX)),
             ("version", shared.version.into()),
         ]

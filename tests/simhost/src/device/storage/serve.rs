@@ -26,6 +26,7 @@ impl StorageController {
             (shared.holds, shared.epoch)
         };
         if holds {
+            self.shared().held += 1;
             return self.held.push_back(Held { id, packet, range, epoch });
         }
         let bytes = self.carry_out(&packet, range.as_ref(), port);

@@ -57,6 +57,8 @@ pub(super) struct Shared {
     pub(super) announcements: VecDeque<u32>,
     /// Commands are kept and not carried out.
     pub(super) holds: bool,
+    /// How many, on all channels.
+    pub(super) held: u64,
     /// Of resets: commands that came before are aborted.
     pub(super) epoch: u64,
     pub(super) lies: VecDeque<Lie>,
@@ -72,6 +74,7 @@ impl Shared {
             next_identity: 1,
             announcements: VecDeque::new(),
             holds: false,
+            held: 0,
             epoch: 0,
             lies: VecDeque::new(),
             counted: Counted::default(),
@@ -130,7 +133,7 @@ impl Shared {
     pub(super) fn command(&mut self, words: &str) -> Result<(), Error> {
         const NONSENSE: Error = Error::Nonsense(
             "a controller takes: hold, release, add LUN BYTES [read-only], remove LUN, grow LUN BYTES, protect LUN, \
-             permit LUN, attention LUN, fail LUN COUNT, announce, remove-device, lie FIELD VALUE, short BYTES, twice, never",
+             permit LUN, attention LUN, fail LUN COUNT, announce, remove-device, lie FIELD VALUE, short BYTES, twice, never, honest",
         );
         let mut words = words.split_ascii_whitespace();
         let verb = words.next().ok_or(NONSENSE)?;
@@ -168,6 +171,7 @@ impl Shared {
             "announce" => self.announce(operation::ENUMERATE_BUS),
             "remove-device" => self.announce(operation::REMOVE_DEVICE),
             "twice" => self.lies.push_back(Lie::Twice),
+            "honest" => self.lies.clear(),
             "never" => self.lies.push_back(Lie::Never),
             "short" => self.lies.push_back(Lie::Short(usize::try_from(number(first)?).map_err(|_| NONSENSE)?)),
             "lie" => {
