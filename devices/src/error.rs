@@ -22,6 +22,14 @@ pub enum Error {
         /// On what.
         failure: Failure,
     },
+    /// A network adapter's host and this guest can't agree, or the host refuses something.
+    #[error("network adapter {device}: {failure}")]
+    Network {
+        /// The device, by its instance id.
+        device: String,
+        /// On what.
+        failure: crate::net::Failure,
+    },
     /// A call that waits for callbacks of drivers was made from one.
     #[error(
         "{what} waits for drivers' callbacks and was called from one, which would never end; call it from a thread of \

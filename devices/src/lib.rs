@@ -82,6 +82,7 @@
 pub mod balloon;
 mod error;
 pub mod multiplex;
+pub mod net;
 pub mod registry;
 pub mod socket;
 pub mod storage;

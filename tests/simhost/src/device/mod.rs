@@ -5,6 +5,7 @@ mod conduit;
 pub mod dynamic_memory;
 mod echo;
 pub mod multiplex;
+pub mod net;
 mod pipe;
 mod ranges;
 pub mod storage;
@@ -14,6 +15,7 @@ pub use conduit::{Conduit, Line, Taken};
 pub use dynamic_memory::{DynamicMemory, DynamicMemorySettings};
 pub use echo::{Echo, EchoSettings};
 pub use multiplex::{Multiplex, MultiplexDevice, MultiplexSettings};
+pub use net::{Network, NetworkSettings};
 pub use pipe::{Pipe, PipeSettings};
 pub use ranges::GuestRange;
 pub use storage::{StorageController, StorageSettings};
@@ -52,7 +54,10 @@ pub trait Port {
     /// What the guest said when it opened the channel.
     fn user_defined(&self) -> UserDefined;
 
-    /// Copies from guest memory, by a GPADL of this channel: from byte `offset` of it on. Whether it is there.
+    /// Which subchannel of its device the channel is; zero is the primary channel.
+    fn subchannel_index(&self) -> u16;
+
+    /// Copies from guest memory, by a GPADL of this channel or of its primary channel: from byte `offset` of it on. Whether it is there.
     fn read_gpadl(&self, gpadl: u32, offset: u64, destination: &mut [u8]) -> bool;
 
     /// Copies to guest memory, likewise.

@@ -22,6 +22,9 @@ struct Turn<'a, M: Memory> {
     gpadls: &'a Gpadls,
     memory: &'a M,
     id: OfferId,
+    /// The channel that it is a subchannel of, whose buffers serve all.
+    primary: Option<OfferId>,
+    subchannel_index: u16,
     random: &'a mut Random,
     now: Duration,
     budget: usize,
@@ -57,6 +60,12 @@ impl<M: Memory> Turn<'_, M> {
 }
 
 impl<M: Memory> Turn<'_, M> {
+    /// The pages of a buffer of this channel, or of its primary channel.
+    fn pages_of(&self, gpadl: GpadlId) -> Option<&[u64]> {
+        let primary = || self.primary.and_then(|primary| self.gpadls.pages_of(gpadl, primary));
+        self.gpadls.pages_of(gpadl, self.id).or_else(primary)
+    }
+
     fn read_pages(&self, pages: &[u64], offset: u64, destination: &mut [u8]) -> bool {
         let mut rest = destination;
         let bytes = rest.len();
@@ -126,17 +135,21 @@ impl<M: Memory> Port for Turn<'_, M> {
         self.random.next_u64()
     }
 
+    fn subchannel_index(&self) -> u16 {
+        self.subchannel_index
+    }
+
     fn user_defined(&self) -> UserDefined {
         self.opened.request.user_defined
     }
 
     fn read_gpadl(&self, gpadl: u32, offset: u64, destination: &mut [u8]) -> bool {
-        let pages = self.gpadls.pages_of(GpadlId(gpadl), self.id);
+        let pages = self.pages_of(GpadlId(gpadl));
         pages.is_some_and(|pages| self.read_pages(pages, offset, destination))
     }
 
     fn write_gpadl(&self, gpadl: u32, offset: u64, source: &[u8]) -> bool {
-        let pages = self.gpadls.pages_of(GpadlId(gpadl), self.id);
+        let pages = self.pages_of(GpadlId(gpadl));
         pages.is_some_and(|pages| self.write_pages(pages, offset, source))
     }
 
@@ -224,6 +237,7 @@ impl<M: Memory> Host<M> {
         id: OfferId,
         work: impl FnOnce(&mut dyn crate::Device, &mut Turn<'_, M>) -> Result<bool, Error>,
     ) -> Option<Result<(), Error>> {
+        let primary = self.primary_of(id);
         let channel = self.channels.get_mut(&id)?;
         let State::Open(opened) = &mut channel.state else { return None };
         let device = channel.device.as_mut().filter(|_| !opened.broken)?;
@@ -232,6 +246,8 @@ impl<M: Memory> Host<M> {
             gpadls: &self.gpadls,
             memory: &self.memory,
             id,
+            primary,
+            subchannel_index: channel.spec.subchannel_index,
             random: &mut channel.random,
             now: self.now,
             budget: self.config.limits.packets,
@@ -270,6 +286,18 @@ impl<M: Memory> Host<M> {
             }
         }
         Some(result.map(|_| ()))
+    }
+
+    /// The primary channel of a subchannel.
+    fn primary_of(&self, id: OfferId) -> Option<OfferId> {
+        let spec = &self.channels.get(&id)?.spec;
+        if spec.subchannel_index == 0 {
+            return None;
+        }
+        let of = |other: &crate::DeviceSpec| {
+            other.subchannel_index == 0 && (other.class, other.instance) == (spec.class, spec.instance)
+        };
+        self.channels.iter().find(|(_, other)| of(&other.spec)).map(|(id, _)| *id)
     }
 
     fn ring_broken(&mut self, id: OfferId, relid: Option<u32>, corrupt: Corrupt) {
