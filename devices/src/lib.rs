@@ -79,6 +79,7 @@
 
 pub mod balloon;
 mod error;
+pub mod ic;
 pub mod registry;
 pub mod socket;
 

@@ -3,6 +3,7 @@
 mod buffers;
 pub mod dynamic_memory;
 mod echo;
+pub mod ic;
 mod pipe;
 
 pub use buffers::Buffers;

@@ -1,0 +1,5 @@
+//! Each integration component's driver against its simulated host, over the whole stack.
+#![expect(clippy::unwrap_used, reason = "tests may panic")]
+
+mod heartbeat;
+mod world;
