@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::heartbeat;
 use super::negotiate::{Agreed, BadOffer};
 use super::wire::{MessageType, Status};
+use super::{heartbeat, shutdown, timesync};
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,10 @@ pub enum Event {
     NothingInCommon,
     /// The host asked whether this guest is alive, and was told.
     Heartbeat(heartbeat::Beat),
+    /// The host wants this guest down.
+    Shutdown(shutdown::Notice),
+    /// The host told the time.
+    Time(timesync::Notice),
     /// Something was not taken, or not done.
     Ignored(Ignored),
 }

@@ -6,10 +6,13 @@
 pub mod component;
 mod event;
 pub mod heartbeat;
+pub mod hook;
 pub mod negotiate;
 mod registered;
 mod service;
 pub mod session;
+pub mod shutdown;
+pub mod timesync;
 pub mod wire;
 
 pub use component::{Component, Ending, Profile};
@@ -17,6 +20,8 @@ pub use event::{Counters, Event, Ignored, Summary};
 pub use heartbeat::Heartbeat;
 pub use registered::ComponentDriver;
 pub use service::{Service, Settings};
+pub use shutdown::Shutdown;
+pub use timesync::TimeSync;
 
 use wire::Version;
 

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(body.len(), 8 + 800);
         assert!(negotiate(KNOWN, &mut body.clone()).unwrap().is_some());
         // One byte short; a count more than there are; a count more than allowed; no counts.
-        assert_eq!(negotiate(KNOWN, &mut body[..807]), Err(BadOffer::Short { bytes: 807 }));
+        assert_eq!(negotiate(KNOWN, &mut body.clone()[..807]), Err(BadOffer::Short { bytes: 807 }));
         body[2] = 101;
         let mut longer = [body, vec![0; 8]].concat();
         assert_eq!(negotiate(KNOWN, &mut longer), Err(BadOffer::TooMany { frameworks: 100, messages: 101 }));

@@ -22,7 +22,11 @@ pub struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let name = self.component.profile().name;
-        formatter.debug_struct("Session").field("component", &name).field("agreed", &self.agreed).finish_non_exhaustive()
+        formatter
+            .debug_struct("Session")
+            .field("component", &name)
+            .field("agreed", &self.agreed)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,4 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 mod heartbeat;
+mod shutdown;
+mod timesync;
 mod world;

@@ -31,7 +31,8 @@ impl Request {
     /// The packet.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let [framework, message] = self.versions.map(|(major, minor)| [major.to_le_bytes(), minor.to_le_bytes()].concat());
+        let [framework, message] =
+            self.versions.map(|(major, minor)| [major.to_le_bytes(), minor.to_le_bytes()].concat());
         let length = |extra: usize| u32::try_from(self.body.len() + extra).unwrap_or(u32::MAX).to_le_bytes();
         let [low, high, ..] = length(0);
         let mut bytes = [1_u32.to_le_bytes(), length(20)].concat();

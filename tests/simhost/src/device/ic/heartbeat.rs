@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use vmbus::class::Class;
 
-use super::format::{ASKS, Version, long, word};
 use super::Part;
+use super::format::{ASKS, Version, long, word};
 
 /// How it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,13 @@
 
 pub mod format;
 mod heartbeat;
+mod shutdown;
+mod timesync;
 
 pub use format::{Request, Version};
 pub use heartbeat::{HeartbeatHost, HeartbeatSettings};
+pub use shutdown::ShutdownHost;
+pub use timesync::{TimeSyncHost, TimeSyncSettings};
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -190,7 +194,13 @@ impl<P: Part> ComponentHost<P> {
 
     /// What the guest said. What is wrong with it, if anything is.
     fn take(&mut self, number: u64, bytes: &[u8], now: Duration) -> Result<(), String> {
-        let answer = Answer::parse(bytes)?;
+        let answer = match Answer::parse(bytes) {
+            Err(_) if self.tolerant => {
+                self.stray += 1;
+                return Ok(());
+            }
+            parsed => parsed?,
+        };
         let awaited = self.owed.take_if(|owed| owed.number == number && owed.request.transaction == answer.transaction);
         let Some(Owed { request, .. }) = awaited else {
             self.stray += 1;
