@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::negotiate::{Agreed, BadOffer};
 use super::wire::{MessageType, Status};
-use super::{heartbeat, shutdown, timesync};
+use super::{heartbeat, kvp, shutdown, timesync, vss};
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,10 @@ pub enum Event {
     Shutdown(shutdown::Notice),
     /// The host told the time.
     Time(timesync::Notice),
+    /// The host read or wrote keys.
+    Kvp(kvp::Notice),
+    /// The host had file systems frozen or thawed.
+    Vss(vss::Notice),
     /// Something was not taken, or not done.
     Ignored(Ignored),
 }

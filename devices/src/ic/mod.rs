@@ -7,21 +7,25 @@ pub mod component;
 mod event;
 pub mod heartbeat;
 pub mod hook;
+pub mod kvp;
 pub mod negotiate;
 mod registered;
 mod service;
 pub mod session;
 pub mod shutdown;
 pub mod timesync;
+pub mod vss;
 pub mod wire;
 
 pub use component::{Component, Ending, Profile};
 pub use event::{Counters, Event, Ignored, Summary};
 pub use heartbeat::Heartbeat;
+pub use kvp::Kvp;
 pub use registered::ComponentDriver;
 pub use service::{Service, Settings};
 pub use shutdown::Shutdown;
 pub use timesync::TimeSync;
+pub use vss::Vss;
 
 use wire::Version;
 

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests may panic")]
 
 mod heartbeat;
+mod kvp;
 mod shutdown;
 mod timesync;
+mod vss;
 mod world;

@@ -4,13 +4,17 @@
 
 pub mod format;
 mod heartbeat;
+mod kvp;
 mod shutdown;
 mod timesync;
+mod vss;
 
 pub use format::{Request, Version};
 pub use heartbeat::{HeartbeatHost, HeartbeatSettings};
+pub use kvp::{KvpAnswer, KvpAnswers, KvpHost};
 pub use shutdown::ShutdownHost;
 pub use timesync::{TimeSyncHost, TimeSyncSettings};
+pub use vss::VssHost;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -222,7 +226,9 @@ impl<P: Part> ComponentHost<P> {
             return Ok(());
         }
         self.refused += u64::from(answer.status != 0);
-        self.part.answered(&request.body, answer.status, &answer.body)
+        // A guest that was offered nonsense has nothing in common with its host any more.
+        let taken = self.part.answered(&request.body, answer.status, &answer.body);
+        if self.tolerant { Ok(()) } else { taken }
     }
 
     fn version(&self) -> u64 {
