@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::negotiate::{Agreed, BadOffer};
 use super::wire::{MessageType, Status};
-use super::{heartbeat, kvp, shutdown, timesync, vss};
+use super::{fcopy, heartbeat, kvp, shutdown, timesync, vss};
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,8 @@ pub enum Event {
     Kvp(kvp::Notice),
     /// The host had file systems frozen or thawed.
     Vss(vss::Notice),
+    /// The host copied a file, or not.
+    Copy(fcopy::Notice),
     /// Something was not taken, or not done.
     Ignored(Ignored),
 }

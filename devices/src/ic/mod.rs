@@ -5,6 +5,7 @@
 
 pub mod component;
 mod event;
+pub mod fcopy;
 pub mod heartbeat;
 pub mod hook;
 pub mod kvp;
@@ -19,6 +20,7 @@ pub mod wire;
 
 pub use component::{Component, Ending, Profile};
 pub use event::{Counters, Event, Ignored, Summary};
+pub use fcopy::FileCopy;
 pub use heartbeat::Heartbeat;
 pub use kvp::Kvp;
 pub use registered::ComponentDriver;

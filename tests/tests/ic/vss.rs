@@ -79,9 +79,9 @@ fn the_end_of_the_device_or_of_the_service_thaws() {
         world.command("freeze");
         world.wait("freezes", 1);
         if rescinded {
-            world.rescind()
+            world.rescind();
         } else {
-            drop(world.stop())
+            world.stop();
         }
         assert_eq!(frozen.load(Ordering::SeqCst), 0);
         world.end();

@@ -2,6 +2,7 @@
 //!
 //! Format: include/linux/hyperv.h and drivers/hv/hv_util.c of Linux 6.12. A [`Part`] is one component.
 
+mod fcopy;
 pub mod format;
 mod heartbeat;
 mod kvp;
@@ -9,6 +10,7 @@ mod shutdown;
 mod timesync;
 mod vss;
 
+pub use fcopy::{FcopyHost, fcopy_content};
 pub use format::{Request, Version};
 pub use heartbeat::{HeartbeatHost, HeartbeatSettings};
 pub use kvp::{KvpAnswer, KvpAnswers, KvpHost};
