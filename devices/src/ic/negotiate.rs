@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn the_best_that_both_know_is_taken() {
         type Versions = &'static [(u16, u16)];
-        let table: [(Versions, Versions, Option<[(u16, u16); 2]>); 8] = [
+        type Row = (Versions, Versions, Option<[(u16, u16); 2]>);
+        let table: [Row; 8] = [
             (&[(1, 0), (3, 0)], &[(1, 0), (3, 0), (3, 1), (3, 2)], Some([(3, 0), (3, 2)])),
             (&[(3, 0)], &[(3, 0), (9, 9)], Some([(3, 0), (3, 0)])),
             (&[(1, 0)], &[(1, 0)], Some([(1, 0), (1, 0)])),

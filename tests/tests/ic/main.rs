@@ -4,6 +4,7 @@
 mod fcopy;
 mod heartbeat;
 mod kvp;
+mod registered;
 mod shutdown;
 mod timesync;
 mod vss;

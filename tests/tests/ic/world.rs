@@ -22,7 +22,7 @@ impl World {
     /// Offers a device and serves it.
     pub fn start(device: DeviceSpec, component: impl Component + 'static) -> Self {
         let stack = Stack::start(Config::seeded(6).with_device(device)).unwrap();
-        let relid = stack.bus.offers().unwrap()[0].relid;
+        let relid = stack.bus.offers().unwrap().pop().unwrap().relid;
         let id = stack.control.with(move |sim| sim.host().offer_on_relid(relid)).unwrap().unwrap();
         let (_, events) = mpsc::channel();
         let mut world = Self { stack, id, events, serving: None };

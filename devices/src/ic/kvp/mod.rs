@@ -97,7 +97,8 @@ impl<F: Facts, N: Network> Kvp<F, N> {
             Operation::GET_IP => {
                 let message = IpMessage::mut_from_prefix(body).map_err(|_| Status::INVALID_ARGUMENT)?.0;
                 let settings = self.network.settings(&text_of(&message.adapter)?)?;
-                Ok(message.fill(&settings))
+                message.fill(&settings);
+                Ok(())
             }
             Operation::SET_IP => {
                 let message = IpMessage::mut_from_prefix(body).map_err(|_| Status::INVALID_ARGUMENT)?.0;

@@ -67,7 +67,7 @@ impl Guard {
 
     /// Closes the pipe, and waits for what comes of it.
     #[cfg(test)]
-    pub(super) fn as_if_this_process_died(mut self) {
+    pub(super) fn die_instead_of_this_process(mut self) {
         if let Some(mut child) = self.0.take() {
             drop(child.stdin.take());
             child.wait().unwrap();

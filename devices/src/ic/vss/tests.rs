@@ -187,7 +187,7 @@ fn the_guard_thaws_when_its_process_dies() {
     drop(guard);
     assert!(points.iter().all(|point| !point.exists()));
     guard = Guard::start(&["touch", "--"], &points).unwrap();
-    guard.as_if_this_process_died();
+    guard.die_instead_of_this_process();
     assert!(points.iter().all(|point| point.exists()));
 }
 

@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use vmbus::class::Class;
+use vmbus::message::OfferFlags;
 use vmbus_ringbuf::{OutgoingPacket, PacketType, WriteError};
 
 use super::{Device, Port};
@@ -67,6 +68,22 @@ pub trait Part: Send + 'static {
 
     /// Numbers by name.
     fn report(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// A device of each component, as a new virtual machine has them; the time is that of 2026.
+#[must_use]
+pub fn all_devices() -> Vec<DeviceSpec> {
+    let settings = HostSettings::default;
+    let time =
+        TimeSyncSettings { start: Duration::from_secs(1_780_000_000), interval: Duration::from_secs(5), asks: true };
+    vec![
+        ComponentHost::spec(|| HeartbeatHost::new(HeartbeatSettings::default()), settings()),
+        ComponentHost::spec(ShutdownHost::default, settings()),
+        ComponentHost::spec(move || TimeSyncHost::new(time), settings()),
+        ComponentHost::spec(KvpHost::default, settings()),
+        ComponentHost::spec(VssHost::default, settings()),
+        ComponentHost::spec(FcopyHost::default, settings()),
+    ]
 }
 
 /// What every host of a component can be like.
@@ -151,7 +168,8 @@ impl<P: Part> ComponentHost<P> {
     /// The device to offer, with a part of its own for each offer.
     pub fn spec(part: impl Fn() -> P + Send + Sync + 'static, settings: HostSettings) -> DeviceSpec {
         let instance = P::INSTANCE.unwrap_or_else(|| Random::new(0x6963 << 16 | u64::from(P::KIND)).guid());
-        DeviceSpec::new(P::CLASS, instance, move || Box::new(Self::new(part(), settings.clone())))
+        let spec = DeviceSpec::new(P::CLASS, instance, move || Box::new(Self::new(part(), settings.clone())));
+        spec.with_flags(OfferFlags::NAMED_PIPE_MODE)
     }
 
     /// Asks, if the guest is to answer; or just says.
