@@ -133,6 +133,8 @@ pub struct ComponentHost<P> {
     waiting: VecDeque<(OutgoingPacket<'static>, Vec<u8>)>,
     raw: VecDeque<(OutgoingPacket<'static>, Vec<u8>)>,
     tolerant: bool,
+    /// The versions are to be offered again, as soon as nothing is owed.
+    again: bool,
     transaction: u8,
     number: u64,
     requests: u64,
@@ -156,6 +158,7 @@ impl<P: Part> ComponentHost<P> {
             waiting,
             raw,
             tolerant: false,
+            again: false,
             transaction: 0,
             number: 0x1c_0000,
             requests: 0,
@@ -188,6 +191,9 @@ impl<P: Part> ComponentHost<P> {
     fn next(&mut self, now: Duration) {
         self.waiting.extend(self.raw.drain(..));
         while self.owed.is_none() && self.waiting.len() < WAITING_AT_MOST {
+            if std::mem::take(&mut self.again) {
+                self.stage = Stage::Opened;
+            }
             match self.stage {
                 Stage::Opened => {
                     let body = offer(&self.settings.frameworks, &self.settings.versions);
@@ -293,8 +299,7 @@ impl<P: Part> Device for ComponentHost<P> {
         let (verb, rest) = words.split_once(' ').unwrap_or((words, ""));
         let raw = match verb {
             "negotiate" => {
-                // As soon as nothing is owed.
-                self.stage = Stage::Opened;
+                self.again = true;
                 return Ok(());
             }
             "raw" => unhex(rest).map(|bytes| (OutgoingPacket::in_band(7), bytes)),
