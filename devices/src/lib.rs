@@ -83,6 +83,7 @@ pub mod balloon;
 mod error;
 pub mod multiplex;
 pub mod net;
+pub mod ic;
 pub mod registry;
 pub mod socket;
 pub mod storage;

@@ -6,6 +6,7 @@ pub mod dynamic_memory;
 mod echo;
 pub mod multiplex;
 pub mod net;
+pub mod ic;
 mod pipe;
 mod ranges;
 pub mod storage;
