@@ -19,6 +19,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use vmbus_channels::{Channel, Waker};
 
@@ -104,8 +105,9 @@ enum Who {
 }
 
 impl Connection {
-    pub(super) fn new(channel: Channel, ends: Ends, linger: Arc<Linger>) -> io::Result<Self> {
-        let (receiver, sender) = channel.split().map_err(super::error::of_channel)?;
+    pub(super) fn new(channel: Channel, ends: Ends, busy_poll: Duration, linger: Arc<Linger>) -> io::Result<Self> {
+        let (mut receiver, sender) = channel.split().map_err(super::error::of_channel)?;
+        receiver.set_busy_poll(busy_poll);
         let (reader, writer) = (receiver.waker(), sender.waker());
         Ok(Self {
             family: ends.family,

@@ -116,6 +116,10 @@ impl<M: Memory> Host<M> {
             if self.connection_offer(service, endpoint, false, move || Box::new(Pipe::new(settings))).is_ok() {
                 return;
             }
+        } else if self.config.sinks.contains(&service) {
+            if self.connection_offer(service, endpoint, false, || Box::new(Pipe::sink())).is_ok() {
+                return;
+            }
         } else if self.config.decided_elsewhere.contains(&service) && self.connection.asked.insert(asked) {
             return self.connection.asked_anew.push_back(asked);
         }
@@ -155,6 +159,13 @@ impl<M: Memory> Host<M> {
     fn wait_for_acceptance(&mut self, id: OfferId) {
         let number = self.number();
         self.pending.insert((self.now + UNACCEPTED, number), Completion::Unaccepted(id));
+    }
+
+    /// It was opened: nobody needs to look after it when its time is over, which would keep a timer running until then.
+    pub(super) fn accepted(&mut self, id: OfferId) {
+        if self.channels.get(&id).is_some_and(|channel| channel.is_connection()) {
+            self.pending.retain(|_, waits| !matches!(waits, Completion::Unaccepted(other) if *other == id));
+        }
     }
 
     /// Takes a connection back whose pipe is over. Guests wait for that: Linux keeps a closed socket, and its channel
