@@ -25,23 +25,31 @@ fn fresh_seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-fn check(seed: u64, schedules: usize, mutation: Option<Mutation>) {
-    shuttle::check_random_with_seed(move || host::run(mutation), seed, schedules);
+fn check(seed: u64, schedules: usize, mutation: Option<Mutation>, timed: bool) {
+    shuttle::check_random_with_seed(move || host::run(mutation, timed), seed, schedules);
     // Few preemptions at random points, and otherwise by priority: finds what needs one thread to be very late.
     let scheduler = PctScheduler::new_from_seed(seed, PREEMPTIONS, schedules);
-    Runner::new(scheduler, Config::default()).run(move || host::run(mutation));
+    Runner::new(scheduler, Config::default()).run(move || host::run(mutation, timed));
 }
 
 #[test]
 fn r1_channels_come_and_go_and_move_in_random_orders() {
     let seed = fresh_seed();
     println!("seed {seed}, {SCHEDULES} schedules");
-    check(seed, SCHEDULES, None);
+    check(seed, SCHEDULES, None, false);
+}
+
+/// The same while time passes: nobody is called early or behind its retirement, and nobody is forgotten, wherever it is.
+#[test]
+fn r5_2_timers_go_where_their_channels_go() {
+    let (seed, schedules) = (fresh_seed(), SCHEDULES / 4);
+    println!("seed {seed}, {schedules} schedules");
+    check(seed, schedules, None, true);
 }
 
 /// The mutants are found with a fixed seed, so that a run says the same each time.
 fn finds(mutation: Mutation, words: &str) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| check(1, SCHEDULES, Some(mutation))));
+    let outcome = catch_unwind(AssertUnwindSafe(|| check(1, SCHEDULES, Some(mutation), false)));
     let finding = outcome.expect_err("the mutant was not noticed");
     let said = finding.downcast_ref::<String>().map(String::as_str).or(finding.downcast_ref::<&str>().copied());
     assert!(said.is_some_and(|said| said.contains(words)), "{mutation:?} ended with {said:?}");

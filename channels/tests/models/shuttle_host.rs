@@ -67,6 +67,8 @@ struct Open {
     life: Arc<Life>,
     progress: Notifier,
     clock: Clock,
+    /// Whether it wants to be called at all.
+    timed: bool,
 }
 
 impl Open {
@@ -99,7 +101,7 @@ impl Serve for Open {
 
     fn deadline(&self) -> Option<Instant> {
         self.alive();
-        Some(self.clock.at(self.life.wanted.load(Ordering::SeqCst)))
+        self.timed.then(|| self.clock.at(self.life.wanted.load(Ordering::SeqCst)))
     }
 
     fn timer(&mut self, now: Instant) -> Result<(), Ending> {
@@ -145,6 +147,7 @@ struct Executor {
     progress: Notifier,
     answered: Arc<std::sync::Mutex<Vec<ChannelId>>>,
     clock: Clock,
+    timed: bool,
 }
 
 /// The host: packets into rings, and flags where it believes the channel to be.
@@ -167,7 +170,7 @@ impl Executor {
         let index = thread_rng().gen_range(0..CHANNELS);
         let relid = index + 1;
         let Some((id, life)) = self.lives[index as usize].clone() else { return self.open(index) };
-        match thread_rng().gen_range(0..7) {
+        match thread_rng().gen_range(0..if self.timed { 7 } else { 6 }) {
             // Close or rescind: to the maps they are the same.
             0 => {
                 self.roster.retire(id);
@@ -206,7 +209,7 @@ impl Executor {
                     self.roster.settle(id);
                 }
             }
-            5 => self.clock.pass(thread_rng().gen_range(1..2 * PERIOD), &self.mail),
+            6 => self.clock.pass(thread_rng().gen_range(1..2 * PERIOD), &self.mail),
             _ => {
                 life.due.fetch_add(1, Ordering::SeqCst);
                 self.roster.poke(id);
@@ -220,9 +223,12 @@ impl Executor {
         let (id, life) = (channel_id(index, self.generation), Arc::new(Life::default()));
         let processor = thread_rng().gen_range(0..PROCESSORS);
         life.due.store(1, Ordering::SeqCst);
-        let now = self.clock.milliseconds.load(Ordering::SeqCst);
-        life.wanted.store(now + thread_rng().gen_range(0..PERIOD), Ordering::SeqCst);
-        let open = Open { life: Arc::clone(&life), progress: self.progress.clone(), clock: self.clock.clone() };
+        if self.timed {
+            let now = self.clock.milliseconds.load(Ordering::SeqCst);
+            life.wanted.store(now + thread_rng().gen_range(0..PERIOD), Ordering::SeqCst);
+        }
+        let (progress, clock) = (self.progress.clone(), self.clock.clone());
+        let open = Open { life: Arc::clone(&life), progress, clock, timed: self.timed };
         self.bus.lock().unwrap().0[index as usize] =
             Some(Connected { life: Arc::clone(&life), processor, former: None });
         self.roster.insert(processor, index + 1, id, Entry::serve(Box::new(open)));
@@ -246,7 +252,7 @@ impl Executor {
             }
         }
         let time = self.clock.milliseconds.load(Ordering::SeqCst) + PERIOD;
-        for (_, life) in self.lives.iter().flatten() {
+        for (_, life) in self.lives.iter().flatten().filter(|_| self.timed) {
             let mut patience = 10_000;
             while life.wanted.load(Ordering::SeqCst) <= time {
                 // Whose time is over when it comes is called with the next tick.
@@ -268,8 +274,8 @@ impl Executor {
     }
 }
 
-/// One life.
-pub(crate) fn run(mutation: Option<Mutation>) {
+/// One life, with channels that want to be called again and again, or without.
+pub(crate) fn run(mutation: Option<Mutation>, timed: bool) {
     let mutant = Mutant::without(mutation);
     let mail: Arc<[Mailbox]> = (0..PROCESSORS).map(|_| Mailbox::new(mutant).unwrap()).collect();
     let flags: Vec<_> = (0..PROCESSORS).map(|_| OwnFlags::new(1)).collect();
@@ -311,6 +317,7 @@ pub(crate) fn run(mutation: Option<Mutation>) {
         progress,
         answered,
         clock,
+        timed,
     };
     for _ in 0..STEPS {
         executor.step();
