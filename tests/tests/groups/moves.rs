@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use vmbus_devices::multiplex::{Mode, Settings};
 use vmbus_simhost::Random;
@@ -19,6 +20,8 @@ fn r2_3_streams_move_and_nothing_is_lost_or_doubled() {
             .map(|_| {
                 scope.spawn(|| {
                     let stream = world.device.connect(Some(LONG)).unwrap();
+                    stream.set_read_timeout(Some(LONG)).unwrap();
+                    stream.set_write_timeout(Some(LONG)).unwrap();
                     echo(&stream, &sent).unwrap();
                 })
             })
@@ -27,6 +30,10 @@ fn r2_3_streams_move_and_nothing_is_lost_or_doubled() {
             let before = world.count("received");
             // In the middle of it.
             until(|| world.count("received") > before + 200_000 || world.count("received") >= 8 * 600_000);
+            // What the link takes from here on is never read. The others go on meanwhile.
+            world.stack.control.command(world.offer(index), "deaf").unwrap();
+            let (start, before) = (Instant::now(), world.count("received"));
+            until(|| world.count("received") > before + 100_000 || start.elapsed() > Duration::from_millis(50));
             world.rescind(index);
         }
         for stream in streams {
