@@ -292,3 +292,67 @@ fn controllers_that_come_and_go_leave_nothing_behind() {
     let faults = stack.end().unwrap();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+/// The host takes the controller back in the middle of writes and offers it again: whatever a flush had acknowledged is
+/// there then.
+#[test]
+fn a_rescind_loses_no_acknowledged_flush() {
+    let (stack, mut offer, mut host) = crate::world::stack(disks(&[(0, 1 << 20)]));
+    let mut changes = stack.bus.subscribe().unwrap();
+    // What each of the first blocks was written with, as far as that was acknowledged.
+    let mut kept = [0_u64; 16];
+    let mut number = 0;
+    for round in 0..12_u64 {
+        let storage = Storage::open(&stack.bus, &offer, Settings { subchannels: 1, ..brief() }).unwrap();
+        let disk = storage.disk(UNIT).unwrap();
+        for (block, seed) in (0_u64..).zip(kept) {
+            let mut read = vec![0; 512];
+            disk.read_at(block * 512, &mut read).unwrap();
+            let there = u64::from_le_bytes(*read.first_chunk().unwrap());
+            assert!(
+                there >= seed && (there == 0 || read == [there.to_le_bytes(); 64].concat()),
+                "round {round}: {there}"
+            );
+        }
+        let control = stack.control.clone();
+        let goal = 10 + 7 * round;
+        control
+            .when(move |sim| {
+                let due = sim.host().count(host, "flushes") >= goal;
+                // It is there until this says so.
+                due && sim.host().reoffer(host).is_ok()
+            })
+            .unwrap();
+        loop {
+            number += 1;
+            let block = number % 16;
+            let written = disk.write_at(block * 512, &[number.to_le_bytes(); 64].concat(), false);
+            match written.and_then(|()| disk.flush()) {
+                Ok(()) => *kept.get_mut(usize::try_from(block).unwrap()).unwrap() = number,
+                Err(error) => {
+                    assert!(error.is_rescinded(), "{error}");
+                    break;
+                }
+            }
+        }
+        storage.close().unwrap();
+        // The same device, on the same relid.
+        offer = loop {
+            match changes.next(Some(LONG)).unwrap() {
+                Some(vmbus_channels::Announcement::Arrived(again))
+                    if again.id != offer.id && again.primary.is_none() =>
+                {
+                    break again;
+                }
+                Some(_) => {}
+                None => panic!("round {round}: no offer"),
+            }
+        };
+        let relid = offer.relid;
+        host = stack.control.with(move |sim| sim.host().offer_on_relid(relid)).unwrap().unwrap();
+    }
+    assert!(number > 80, "{number} writes");
+    drop(changes);
+    let faults = stack.end().unwrap();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
