@@ -81,9 +81,9 @@
 
 pub mod balloon;
 mod error;
+pub mod ic;
 pub mod multiplex;
 pub mod net;
-pub mod ic;
 pub mod registry;
 pub mod socket;
 pub mod storage;

@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
+use super::Options;
 use super::boot::Nursery;
 use super::choose::Chosen;
 use super::guest::Guest;
 use super::report::Report;
 use super::runner::{self, Outcome, Round};
-use super::Options;
 
 /// More lanes are of no use: the longest scenario takes a quarter of the whole time.
 const LANES_AT_MOST: usize = 4;
