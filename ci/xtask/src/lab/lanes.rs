@@ -84,7 +84,7 @@ fn side_by_side(nursery: &Nursery, rounds: &[Round], lanes: usize, report: &mut 
     let lane = |number: usize| -> Result<()> {
         loop {
             // From both ends, as the long ones stand together.
-            let next = if number % 2 == 0 { lock().left.next() } else { lock().left.next_back() };
+            let next = if number.is_multiple_of(2) { lock().left.next() } else { lock().left.next_back() };
             let Some((place, round)) = next.and_then(|place| Some((place, rounds.get(place)?))) else { return Ok(()) };
             let mut outcomes = Vec::new();
             let guest = runner::play(nursery, round, &mut outcomes);

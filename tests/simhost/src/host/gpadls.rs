@@ -8,7 +8,7 @@ use vmbus::message::{GpadlBody, GpadlHeader, GpadlId, HostMessage, Status};
 
 use super::channel::{Completion, State};
 use super::{Host, OfferId};
-use crate::{Memory, PAGE_BYTES, ViolationKind};
+use crate::{Memory, ViolationKind};
 
 /// Ranges of one GPADL. Guests use one.
 const RANGES_AT_MOST: u16 = 64;
@@ -269,22 +269,5 @@ impl<M: Memory> Host<M> {
                 GpadlState::Incomplete => {}
             }
         }
-    }
-
-    /// Walks guest memory by a GPADL of a channel: `each` gets an address and how many bytes are contiguous there.
-    pub(super) fn walk(pages: &[u64], offset: u64, bytes: usize, mut each: impl FnMut(u64, usize) -> bool) -> bool {
-        let (mut at, mut left) = (offset, bytes);
-        while left != 0 {
-            let page = usize::try_from(at / PAGE_BYTES).ok().and_then(|index| pages.get(index));
-            let Some(page) = page else { return false };
-            let inside = at % PAGE_BYTES;
-            let here = usize::try_from(PAGE_BYTES - inside).unwrap_or(0).min(left);
-            if !each(page.saturating_mul(PAGE_BYTES).saturating_add(inside), here) {
-                return false;
-            }
-            at = at.saturating_add(u64::try_from(here).unwrap_or(0));
-            left -= here;
-        }
-        true
     }
 }

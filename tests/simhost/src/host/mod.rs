@@ -10,6 +10,7 @@ mod monitor;
 mod offers;
 mod open;
 mod oracle;
+mod reach;
 mod turn;
 
 pub use channel::OfferId;

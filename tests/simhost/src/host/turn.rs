@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use vmbus::message::{GpadlId, UserDefined};
-use vmbus_ringbuf::{Corrupt, Descriptor, OutgoingPacket, Packet, PacketType, WriteError};
+use vmbus_ringbuf::{Corrupt, Descriptor, OutgoingPacket, PacketType, WriteError};
 
 use super::channel::{Opened, State};
 use super::gpadls::Gpadls;
-use super::{Host, OfferId};
+use super::{Host, OfferId, reach};
 use crate::device::{GuestRange, Port};
 use crate::{Error, Memory, Random, ViolationKind};
 
@@ -42,16 +42,6 @@ struct Turn<'a, M: Memory> {
     complaints: Vec<String>,
 }
 
-/// The ranges of a GPA-direct packet; `None` if they are none.
-fn ranges<R: vmbus_ringbuf::Memory>(packet: &Packet<'_, R>) -> Option<Vec<GuestRange>> {
-    let range = |range: vmbus_ringbuf::GpaRange<'_, R>| GuestRange {
-        byte_offset: range.byte_offset,
-        byte_count: range.byte_count,
-        pages: range.page_frames().collect(),
-    };
-    packet.gpa_ranges().ok()?.map(|found| found.ok().map(range)).collect()
-}
-
 impl<M: Memory> Turn<'_, M> {
     /// Gives the room of all packets taken back to the guest.
     fn finish(&mut self) {
@@ -76,25 +66,6 @@ impl<M: Memory> Turn<'_, M> {
     fn pages_of(&self, gpadl: GpadlId) -> Option<&[u64]> {
         let primary = || self.primary.and_then(|primary| self.gpadls.pages_of(gpadl, primary));
         self.gpadls.pages_of(gpadl, self.id).or_else(primary)
-    }
-
-    fn read_pages(&self, pages: &[u64], offset: u64, destination: &mut [u8]) -> bool {
-        let mut rest = destination;
-        let bytes = rest.len();
-        Host::<M>::walk(pages, offset, bytes, |address, here| {
-            let Some((part, behind)) = std::mem::take(&mut rest).split_at_mut_checked(here) else { return false };
-            rest = behind;
-            self.memory.read(address, part)
-        })
-    }
-
-    fn write_pages(&self, pages: &[u64], offset: u64, source: &[u8]) -> bool {
-        let mut rest = source;
-        Host::<M>::walk(pages, offset, source.len(), |address, here| {
-            let Some((part, behind)) = rest.split_at_checked(here) else { return false };
-            rest = behind;
-            self.memory.write(address, part)
-        })
     }
 }
 
@@ -121,7 +92,7 @@ impl<M: Memory> Port for Turn<'_, M> {
         let descriptor = packet.descriptor();
         self.ranges.clear();
         if descriptor.kind() == PacketType::GPA_DIRECT {
-            match ranges(&packet) {
+            match reach::ranges(&packet) {
                 Some(ranges) => self.ranges = ranges,
                 None if self.complaints.len() < COMPLAINTS => self.complaints.push("ranges that are none".to_owned()),
                 None => {}
@@ -162,12 +133,12 @@ impl<M: Memory> Port for Turn<'_, M> {
 
     fn read_gpadl(&self, gpadl: u32, offset: u64, destination: &mut [u8]) -> bool {
         let pages = self.pages_of(GpadlId(gpadl));
-        pages.is_some_and(|pages| self.read_pages(pages, offset, destination))
+        pages.is_some_and(|pages| reach::read(self.memory, pages, offset, destination))
     }
 
     fn write_gpadl(&self, gpadl: u32, offset: u64, source: &[u8]) -> bool {
         let pages = self.pages_of(GpadlId(gpadl));
-        pages.is_some_and(|pages| self.write_pages(pages, offset, source))
+        pages.is_some_and(|pages| reach::write(self.memory, pages, offset, source))
     }
 
     fn ranges(&self) -> &[GuestRange] {
@@ -176,12 +147,12 @@ impl<M: Memory> Port for Turn<'_, M> {
 
     fn read_range(&self, range: &GuestRange, offset: u64, destination: &mut [u8]) -> bool {
         let place = range.place(offset, destination.len());
-        place.is_some_and(|place| self.read_pages(&range.pages, place, destination))
+        place.is_some_and(|place| reach::read(self.memory, &range.pages, place, destination))
     }
 
     fn write_range(&self, range: &GuestRange, offset: u64, source: &[u8]) -> bool {
         let place = range.place(offset, source.len());
-        place.is_some_and(|place| self.write_pages(&range.pages, place, source))
+        place.is_some_and(|place| reach::write(self.memory, &range.pages, place, source))
     }
 
     fn offer_subchannels(&mut self, count: u16) {
