@@ -10,6 +10,8 @@
 //!                 |           |
 //!              channel     pages (pinned) and report (/proc/meminfo)
 //!
+//!     ic: service (one thread each) --- session (pure) --- component: heartbeat, shutdown, time, keys, snapshots, files
+//!
 //!     socket: streams and listeners --- connections over channels, or the kernel's AF_VSOCK
 //!                 |
 //!             endpoints (names, who waits for what)
