@@ -62,6 +62,16 @@ pub(crate) fn hvsock_direct() -> Result<Box<dyn World>, String> {
     Ok(Box::new(start_with(config, false, settings, SocketSettings::default())))
 }
 
+/// For many connections: small rings, and a host that bears more of them, as those that linger count, too.
+pub(crate) fn hvsock_small(seed: u64) -> OfBus {
+    let mut config = Config::seeded(seed);
+    config.limits.connections = 2000;
+    config.services.push(echo_service());
+    let mut sockets = SocketSettings::default();
+    sockets.ring_bytes = 32 * 1024;
+    start_with(config, false, Settings::default(), sockets)
+}
+
 fn pipe_spec(number: u64) -> DeviceSpec {
     // Even ones echo.
     let settings = PipeSettings { echoes: number.is_multiple_of(2), ..PipeSettings::default() };

@@ -8,10 +8,9 @@ use std::net::Shutdown;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vmbus_channels::Settings;
-use vmbus_devices::socket::{Place, SocketSettings, VmConnect, VmListener, VmSocketAddr, VmStream};
+use vmbus_devices::socket::{Place, VmConnect, VmListener, VmSocketAddr, VmStream};
+use vmbus_simhost::Random;
 use vmbus_simhost::device::PipeSettings;
-use vmbus_simhost::{Config, Random};
 
 use crate::bus::{self, OfBus};
 use crate::world::{LONG, World};
@@ -26,14 +25,14 @@ const MANY: u64 = 10_000;
 const LEVEL_BYTES: u64 = 24 << 20;
 
 /// How much is done, and what was seen, so that a run that does nothing fails.
-struct Churn {
+pub(crate) struct Churn {
     connections: u64,
     /// The largest message is two to this.
     order: u64,
     begun: AtomicU64,
-    whole: AtomicU64,
-    resets: AtomicU64,
-    aborted: AtomicU64,
+    pub(crate) whole: AtomicU64,
+    pub(crate) resets: AtomicU64,
+    pub(crate) aborted: AtomicU64,
     accepted: AtomicU64,
     bytes: AtomicU64,
     /// The most memory in each quarter.
@@ -41,15 +40,20 @@ struct Churn {
 }
 
 impl Churn {
-    fn new(connections: u64) -> Self {
+    pub(crate) fn new(connections: u64) -> Self {
         let order = if connections < MANY { 17 } else { 20 };
         let [begun, whole, resets, aborted, accepted, bytes] = [(); 6].map(|()| AtomicU64::new(0));
         let resident = [(); 4].map(|()| AtomicU64::new(0));
         Self { connections, order, begun, whole, resets, aborted, accepted, bytes, resident }
     }
 
+    /// How many were whole, reset, aborted.
+    pub(crate) fn seen(&self) -> [u64; 3] {
+        [&self.whole, &self.resets, &self.aborted].map(|counter| counter.load(Ordering::Relaxed))
+    }
+
     /// One more connection; `false` when there were enough.
-    fn begin(&self) -> bool {
+    pub(crate) fn begin(&self) -> bool {
         let number = self.begun.fetch_add(1, Ordering::Relaxed);
         if number.is_multiple_of(64) {
             let quarter = usize::try_from(number * 4 / self.connections).unwrap().min(3);
@@ -66,12 +70,12 @@ fn resident_bytes() -> u64 {
     pages * u64::try_from(rustix::param::page_size()).unwrap()
 }
 
-fn count(counter: &AtomicU64) {
+pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The bytes of a connection from a place on, which is a multiple of eight: each word a hash of its place.
-fn fill(seed: u64, place: u64, bytes: &mut [u8]) {
+pub(crate) fn fill(seed: u64, place: u64, bytes: &mut [u8]) {
     for (number, word) in (place / 8..).zip(bytes.chunks_mut(8)) {
         let mut hash = (seed ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         hash = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -79,7 +83,7 @@ fn fill(seed: u64, place: u64, bytes: &mut [u8]) {
     }
 }
 
-const PIECE: usize = 16 * 1024;
+pub(crate) const PIECE: usize = 16 * 1024;
 
 fn send(mut stream: &VmStream, seed: u64, bytes: u64) -> std::io::Result<()> {
     let mut buffer = [0; PIECE];
@@ -204,7 +208,7 @@ fn listen(world: &OfBus, port: u32, random: &mut Random, churn: &Churn) {
 }
 
 /// The host takes a connection back, in a while that is counted in what happens to it.
-fn rescind(world: &OfBus, random: &mut Random) {
+pub(crate) fn rescind(world: &OfBus, random: &mut Random) {
     let (mut left, pick) = (random.below(200), usize::try_from(random.below(1000)).unwrap());
     let work = move |simulation: &mut vmbus_simhost::server::Sim| {
         if left != 0 {
@@ -229,13 +233,7 @@ pub(crate) fn churn() {
     let seed = number("VMBUS_SEED").unwrap_or(u64::from(std::process::id()));
     let churn = Churn::new(number("VMBUS_CONNECTIONS").unwrap_or(FEW));
     println!("seed {seed}, {} connections", churn.connections);
-    let mut config = Config::seeded(seed);
-    // Those that linger count, too.
-    config.limits.connections = 2000;
-    config.services.push(bus::echo_service());
-    let mut sockets = SocketSettings::default();
-    sockets.ring_bytes = 32 * 1024;
-    let mut world = bus::start_with(config, false, Settings::default(), sockets);
+    let mut world = bus::hvsock_small(seed);
     let place = world.echo_place().unwrap();
     let (start, threads) = (Instant::now(), if churn.connections < MANY { 8 } else { 64 });
     std::thread::scope(|scope| {

@@ -6,6 +6,7 @@
 
 mod bus;
 mod churn;
+mod churn_tasks;
 mod harness;
 mod kernel;
 mod own;

@@ -21,6 +21,7 @@ pub(crate) fn tests() -> Vec<(&'static str, fn())> {
         ("a_full_backlog_lets_go_of_the_next", unaccepted),
         ("ephemeral_ports_are_returned", ports_are_returned),
         ("r3_5_nothing_is_left_after_a_churn", crate::churn::churn),
+        ("r3_5_nothing_is_left_after_a_churn_of_tasks", crate::churn_tasks::churn),
         ("r3_5_nothing_is_left_of_refused_aborted_and_reset_connections", r3_5_every_way_out),
         ("an_unaccepted_offer_is_taken_back_after_30_s", taken_back),
         ("a_slow_reader_keeps_the_host_waiting", slow_reader),

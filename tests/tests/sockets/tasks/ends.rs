@@ -117,7 +117,7 @@ async fn own_reset(world: &mut dyn World) -> Result<(), String> {
     // One half resets both.
     let reading = async { tokio::join!(reader.as_ref().readable(), async { reader.as_ref().reset() }) };
     let (readable, reset) = reading.await;
-    (readable.unwrap(), reset.unwrap());
+    readable.and(reset).unwrap();
     assert_eq!(reader.read(&mut [0; 1]).await.unwrap(), 0);
     assert_eq!(writing.await.unwrap(), ErrorKind::BrokenPipe);
     peer.go();
