@@ -42,13 +42,16 @@ pub struct SocketSettings {
     pub placement: Placement,
     /// Over so many processors with dispatchers the others are spread.
     pub processors: u32,
+    /// How long a read that finds nothing goes on looking before it sleeps, and the peer need not interrupt meanwhile. Not
+    /// at all unless it is said: it takes a processor.
+    pub busy_poll: Duration,
 }
 
 impl Default for SocketSettings {
     /// 256 KiB, eight seconds, 4096 endpoints; a processor of its own if one is free, otherwise the first.
     fn default() -> Self {
         let (ring_bytes, linger) = (RING_BYTES_MOST, Duration::from_secs(8));
-        Self { ring_bytes, linger, endpoints: 4096, placement: Placement::Direct, processors: 1 }
+        Self { ring_bytes, linger, endpoints: 4096, placement: Placement::Direct, processors: 1, busy_poll: Duration::ZERO }
     }
 }
 
@@ -273,7 +276,7 @@ impl OfOneBus {
     /// Opens a channel as a connection.
     pub(super) fn open(&self, channel: ChannelId, ends: Ends) -> io::Result<Connection> {
         let channel = self.bus.open(channel, self.options()).map_err(error::of_channel)?;
-        Connection::new(channel, ends, Arc::clone(&self.linger))
+        Connection::new(channel, ends, self.settings.busy_poll, Arc::clone(&self.linger))
     }
 
     /// Connects: waits for the host.

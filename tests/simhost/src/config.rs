@@ -35,6 +35,8 @@ pub struct Config {
     pub devices: Vec<DeviceSpec>,
     /// hvsock services of the host that guests can connect to; each connection is a byte pipe that echoes.
     pub services: Vec<Uuid>,
+    /// hvsock services of the host that take whatever they are sent, and answer the end of it by theirs.
+    pub sinks: Vec<Uuid>,
     /// hvsock services of the host whose connections somebody else decides on: see
     /// [`Host::next_asked`](crate::Host::next_asked).
     pub decided_elsewhere: BTreeSet<Uuid>,
@@ -65,6 +67,7 @@ impl Config {
             limits: Limits::default(),
             devices: Vec::new(),
             services: Vec::new(),
+            sinks: Vec::new(),
             decided_elsewhere: BTreeSet::new(),
             careless: false,
             tolerated: Vec::new(),

@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// resident memory where it was (judged from 20000 cycles on). Exits with 1 if one of these does not hold.
     #[command(after_long_help = exit::POINTER)]
     Storm(Storm),
+    /// Measure against a yardstick of this machine
+    #[command(after_long_help = exit::POINTER, subcommand)]
+    Bench(Bench),
     /// Print every arrival and removal on the bus as it happens, until a signal ends it
     ///
     /// All devices are watched, also those with kernel drivers. Each line has the time (UTC), what happened, and the
@@ -257,6 +260,31 @@ pub(crate) struct Storm {
     /// Devices that come and go at a time, each on a thread of its own
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024).map(usize::from))]
     pub(crate) threads: usize,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// VM sockets to a simulated host in another process, beside Unix sockets
+    ///
+    /// Streams of 64 KiB and 1 KiB writes, round trips of 64 bytes (sleeping, and polling on both sides), and connections
+    /// that come and go, each in turn with a Unix stream socket to the same process. Exits with 1 if a bar does not hold.
+    /// With --json, `ratios` has one number for each.
+    #[command(after_long_help = exit::POINTER)]
+    Socket(BenchSocket),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchSocket {
+    /// Rounds of all races; the medians count
+    #[arg(long, value_name = "N", default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: u32,
+    /// Only the races with this in their name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) race: Option<String>,
+    /// Be the other process, with sockets in this folder
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(crate) peer: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

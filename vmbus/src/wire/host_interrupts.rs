@@ -109,8 +109,14 @@ impl HostInterrupts {
     /// monitor id are among them, but the guest writes no eventfd for these: poll.
     ///
     /// The eventfd is read before the bits are taken; a signal that comes between makes it readable again.
-    pub fn take_signals(&self, mut each: impl FnMut(u32)) {
+    pub fn take_signals(&self, each: impl FnMut(u32)) {
         acknowledge(&self.signals);
+        self.take_signal_bits(each);
+    }
+
+    /// As [`take_signals`](Self::take_signals), for who waits for the edges of [`signals`](Self::signals), by an epoll
+    /// for one: the eventfd is not read, and each signal from now on is another edge.
+    pub fn take_signal_bits(&self, mut each: impl FnMut(u32)) {
         for offset in (SEND_HALF..2 * SEND_HALF).step_by(size_of::<u64>()) {
             let mut word = self.interrupt_page.take_word(offset).unwrap_or_default();
             while word != 0 {

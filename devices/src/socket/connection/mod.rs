@@ -13,6 +13,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::time::Duration;
 
 use vmbus_channels::{Channel, Waker};
 
@@ -86,8 +87,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Connection {
-    pub(super) fn new(channel: Channel, ends: Ends, linger: Arc<Linger>) -> io::Result<Self> {
-        let (receiver, sender) = channel.split().map_err(super::error::of_channel)?;
+    pub(super) fn new(channel: Channel, ends: Ends, busy_poll: Duration, linger: Arc<Linger>) -> io::Result<Self> {
+        let (mut receiver, sender) = channel.split().map_err(super::error::of_channel)?;
+        receiver.set_busy_poll(busy_poll);
         let (reader, writer) = (receiver.waker(), sender.waker());
         Ok(Self {
             family: ends.family,

@@ -35,7 +35,15 @@ pub trait Port {
     ///
     /// # Errors
     /// [`Error::Write`]; when the ring is full, the device's turn comes again when there is room.
-    fn send(&mut self, packet: &OutgoingPacket<'_>, payload: &[u8]) -> Result<(), Error>;
+    fn send(&mut self, packet: &OutgoingPacket<'_>, payload: &[u8]) -> Result<(), Error> {
+        self.send_pieces(packet, &[payload])
+    }
+
+    /// The same, with a payload in pieces.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn send_pieces(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error>;
 
     /// Interrupts the guest whether it is needed or not.
     fn interrupt(&mut self);

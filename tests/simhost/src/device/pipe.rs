@@ -42,6 +42,10 @@ const DATA: u32 = 1;
 #[derive(Debug)]
 pub struct Pipe {
     settings: PipeSettings,
+    /// The guest's end is answered by ours, also where nothing is sent back.
+    answers_end: bool,
+    /// The packet that is looked at; kept, so that not each needs memory of its own.
+    packet: Vec<u8>,
     waiting: VecDeque<u8>,
     end_wanted: bool,
     end_sent: bool,
@@ -69,6 +73,8 @@ impl Pipe {
     pub fn new(settings: PipeSettings) -> Self {
         Self {
             settings,
+            answers_end: settings.echoes,
+            packet: Vec::new(),
             waiting: VecDeque::new(),
             end_wanted: false,
             end_sent: false,
@@ -82,6 +88,12 @@ impl Pipe {
             pattern_at: 0,
             checksum: 0,
         }
+    }
+
+    /// A pipe that takes whatever it is sent, and answers the end of it by its own.
+    #[must_use]
+    pub fn sink() -> Self {
+        Self { answers_end: true, ..Self::new(PipeSettings::default()) }
     }
 
     /// Makes pattern bytes for the next packets.
@@ -102,14 +114,12 @@ impl Pipe {
                 return Ok(());
             }
             let bytes = self.waiting.len().min(self.settings.packet_bytes.max(1));
-            let mut payload = Vec::with_capacity(HEADER_BYTES + bytes);
-            payload.extend_from_slice(&DATA.to_le_bytes());
-            payload.extend_from_slice(&u32::try_from(bytes).unwrap_or(0).to_le_bytes());
+            let [kind, length] = [DATA, u32::try_from(bytes).unwrap_or(0)].map(u32::to_le_bytes);
             let (first, second) = self.waiting.as_slices();
             let from_first = first.len().min(bytes);
-            payload.extend_from_slice(first.get(..from_first).unwrap_or_default());
-            payload.extend_from_slice(second.get(..bytes - from_first).unwrap_or_default());
-            match port.send(&OutgoingPacket::in_band(0), &payload) {
+            let first = first.get(..from_first).unwrap_or_default();
+            let second = second.get(..bytes - from_first).unwrap_or_default();
+            match port.send_pieces(&OutgoingPacket::in_band(0), &[&kind, &length, first, second]) {
                 Ok(()) => self.gives_up = None,
                 Err(Error::Write(WriteError::Full { .. })) => {
                     self.wait_for_room(port.now());
@@ -136,18 +146,21 @@ impl Pipe {
         }
     }
 
-    fn take(&mut self, payload: &[u8], port: &mut dyn Port) {
+    fn take(&mut self, payload: &[u8], port: &mut dyn Port) -> Result<(), Error> {
         let Some((header, data)) = payload.split_first_chunk::<HEADER_BYTES>() else {
-            return port.violation(format!("a pipe packet of {} bytes", payload.len()));
+            port.violation(format!("a pipe packet of {} bytes", payload.len()));
+            return Ok(());
         };
         let [a, b, c, d, e, f, g, h] = *header;
         let (kind, bytes) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
         let data = usize::try_from(bytes).ok().and_then(|bytes| data.get(..bytes));
         let (DATA, Some(data)) = (kind, data) else {
-            return port.violation(format!("a pipe packet of type {kind} with {bytes} bytes, {} there", payload.len()));
+            port.violation(format!("a pipe packet of type {kind} with {bytes} bytes, {} there", payload.len()));
+            return Ok(());
         };
         if self.end_received {
-            return port.violation("data behind the end".into());
+            port.violation("data behind the end".into());
+            return Ok(());
         }
         self.end_received = data.is_empty();
         // In pieces whose sums fit 32 bits, which is what a processor adds many of at a time.
@@ -158,21 +171,40 @@ impl Pipe {
             self.checksum = self.checksum.wrapping_add(before).wrapping_add(u64::from(weighted));
             self.received += u64::try_from(piece.len()).unwrap_or(0);
         }
-        if self.settings.echoes {
+        self.end_wanted |= self.answers_end && self.end_received;
+        if self.settings.echoes && !data.is_empty() && !self.echoed_at_once(data, port)? {
             self.waiting.extend(data);
-            self.end_wanted |= self.end_received;
+        }
+        Ok(())
+    }
+
+    /// Sends data back from where it is, if nothing waits before it, it is no more than a packet may have, and there is
+    /// room; whether it went.
+    fn echoed_at_once(&mut self, data: &[u8], port: &mut dyn Port) -> Result<bool, Error> {
+        if !self.waiting.is_empty() || self.pattern_left != 0 || data.len() > self.settings.packet_bytes {
+            return Ok(false);
+        }
+        let [kind, length] = [DATA, u32::try_from(data.len()).unwrap_or(0)].map(u32::to_le_bytes);
+        match port.send_pieces(&OutgoingPacket::in_band(0), &[&kind, &length, data]) {
+            Ok(()) => {
+                self.sent += u64::try_from(data.len()).unwrap_or(0);
+                Ok(true)
+            }
+            // What waits sees to it.
+            Err(Error::Write(WriteError::Full { .. } | WriteError::TooLarge { .. })) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
 
-impl Device for Pipe {
-    fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
-        let mut payload = Vec::new();
+impl Pipe {
+    /// A whole turn, with room for a packet.
+    fn all(&mut self, packet: &mut Vec<u8>, port: &mut dyn Port) -> Result<(), Error> {
         self.flush(port)?;
         while !self.stopped && self.waiting.len() < WAITING_AT_MOST {
-            let Some(descriptor) = port.receive(&mut payload)? else { break };
+            let Some(descriptor) = port.receive(packet)? else { break };
             if descriptor.kind() == PacketType::IN_BAND {
-                self.take(&payload, port);
+                self.take(packet, port)?;
             } else {
                 port.violation(format!("{:?} in a pipe", descriptor.kind()));
             }
@@ -180,11 +212,20 @@ impl Device for Pipe {
         }
         Ok(())
     }
+}
+
+impl Device for Pipe {
+    fn turn(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+        let mut packet = std::mem::take(&mut self.packet);
+        let outcome = self.all(&mut packet, port);
+        self.packet = packet;
+        outcome
+    }
 
     fn opened(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         let Self { pattern_left, end_wanted, .. } = *self;
         // What was said before is for this open; what was counted is not.
-        *self = Self { pattern_left, end_wanted, ..Self::new(self.settings) };
+        *self = Self { pattern_left, end_wanted, answers_end: self.answers_end, ..Self::new(self.settings) };
         self.turn(port)
     }
 

@@ -116,6 +116,10 @@ impl<M: Memory> Host<M> {
             if self.connection_offer(service, endpoint, false, move || Box::new(Pipe::new(settings))).is_ok() {
                 return;
             }
+        } else if self.config.sinks.contains(&service) {
+            if self.connection_offer(service, endpoint, false, || Box::new(Pipe::sink())).is_ok() {
+                return;
+            }
         } else if self.config.decided_elsewhere.contains(&service) && self.connection.asked.insert(asked) {
             return self.connection.asked_anew.push_back(asked);
         }

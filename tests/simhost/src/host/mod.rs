@@ -72,6 +72,8 @@ pub struct Host<M: Memory> {
     /// Messages kept back while the guest has paused us.
     held: VecDeque<HostMessage>,
     next_number: u64,
+    /// Rings are looked into without being asked, see [`poll_rings`](Self::poll_rings).
+    polls: bool,
     sequence: u64,
     heard: u64,
     checker: Checker,
@@ -99,6 +101,7 @@ impl<M: Memory> Host<M> {
             interrupts: BTreeSet::new(),
             held: VecDeque::new(),
             next_number: 0,
+            polls: false,
             sequence: 0,
             heard: 0,
             checker: Checker::new(config.limits.violations, config.tolerated.clone()),

@@ -13,18 +13,24 @@ use crate::{Error, Memory, Random, ViolationKind};
 
 /// Violations that a device may tell of in one turn.
 const COMPLAINTS: usize = 8;
+/// Bytes of packets that a device takes in one turn: half of the largest ring of a socket.
+const BYTES: usize = 128 * 1024;
 /// Rounds of *take all there is, look again* in one turn.
 const ROUNDS: usize = 4;
 
 /// An open channel in its device's hands.
 struct Turn<'a, M: Memory> {
     opened: &'a mut Opened<M::Ring>,
+    /// Nobody needs to signal.
+    polls: bool,
     gpadls: &'a Gpadls,
     memory: &'a M,
     id: OfferId,
     random: &'a mut Random,
     now: Duration,
-    budget: usize,
+    /// Packets, and bytes of them, that may still be taken. A guest that waits for room is told at the end of the turn.
+    packets: usize,
+    bytes: usize,
     sent: u64,
     interrupt: bool,
     complaints: Vec<String>,
@@ -36,8 +42,14 @@ impl<M: Memory> Turn<'_, M> {
         self.interrupt |= self.opened.reader.batch().finish().is_needed();
     }
 
-    fn write(&mut self, packet: &OutgoingPacket<'_>, payload: &[u8]) -> Result<(), WriteError> {
-        self.interrupt |= self.opened.writer.try_write(packet, &[payload])?.is_needed();
+    /// Asks for signals again, unless nobody needs to signal; whether there is something to be read by now.
+    fn look_again(&mut self) -> bool {
+        let reader = &mut self.opened.reader;
+        if self.polls { !reader.is_empty().unwrap_or(false) } else { reader.unmask() }
+    }
+
+    fn write(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), WriteError> {
+        self.interrupt |= self.opened.writer.try_write(packet, payload)?.is_needed();
         self.sent += 1;
         Ok(())
     }
@@ -49,22 +61,27 @@ impl<M: Memory> Port for Turn<'_, M> {
     }
 
     fn receive(&mut self, payload: &mut Vec<u8>) -> Result<Option<Descriptor>, Error> {
-        payload.clear();
-        if self.budget == 0 {
+        // What was in it need not be cleared: all of it is written over.
+        if self.packets == 0 || self.bytes == 0 {
+            payload.clear();
             return Ok(None);
         }
         let mut batch = self.opened.reader.batch();
-        let Some(packet) = batch.next()? else { return Ok(None) };
+        let Some(packet) = batch.next()? else {
+            payload.clear();
+            return Ok(None);
+        };
         payload.resize(packet.payload().len(), 0);
         // As long as the payload, so it fits.
         let copied = packet.payload().copy_to(payload);
         debug_assert!(copied.is_ok());
         let descriptor = packet.descriptor();
-        self.budget -= 1;
+        self.packets -= 1;
+        self.bytes = self.bytes.saturating_sub(payload.len());
         Ok(Some(descriptor))
     }
 
-    fn send(&mut self, packet: &OutgoingPacket<'_>, payload: &[u8]) -> Result<(), Error> {
+    fn send_pieces(&mut self, packet: &OutgoingPacket<'_>, payload: &[&[u8]]) -> Result<(), Error> {
         match self.write(packet, payload) {
             Err(WriteError::Full { needed, free }) => {
                 if self.opened.writer.request_space(needed)? {
@@ -138,20 +155,20 @@ impl<M: Memory> Host<M> {
             let mut known = false;
             for round in 0..ROUNDS {
                 turn.opened.reader.mask();
-                let before = (turn.budget, turn.sent);
+                let before = (turn.packets, turn.sent);
                 let result = device.turn(turn);
                 turn.finish();
                 result?;
                 // A guest that signals for each packet is waited for; one that never stops must not keep the others
                 // waiting, so the device's turn comes again.
-                let more = turn.opened.reader.unmask();
+                let more = turn.look_again();
                 // A device that does nothing about what is there waits for room, which comes with a signal, or for a
                 // command.
-                if !more || known && before == (turn.budget, turn.sent) {
+                if !more || known && before == (turn.packets, turn.sent) {
                     return Ok(false);
                 }
                 known = true;
-                if turn.budget == 0 || round + 1 == ROUNDS {
+                if turn.packets == 0 || turn.bytes == 0 || round + 1 == ROUNDS {
                     break;
                 }
             }
@@ -164,7 +181,7 @@ impl<M: Memory> Host<M> {
         let result = self.in_turn(id, |device, turn| {
             let result = device.opened(turn);
             turn.finish();
-            result.map(|()| turn.opened.reader.unmask())
+            result.map(|()| turn.look_again())
         });
         matches!(result, Some(Ok(_)))
     }
@@ -180,19 +197,21 @@ impl<M: Memory> Host<M> {
         let device = channel.device.as_mut().filter(|_| !opened.broken)?;
         let mut turn = Turn {
             opened,
+            polls: self.polls,
             gpadls: &self.gpadls,
             memory: &self.memory,
             id,
             random: &mut channel.random,
             now: self.now,
-            budget: self.config.limits.packets,
+            packets: self.config.limits.packets,
+            bytes: BYTES,
             sent: 0,
             interrupt: false,
             complaints: Vec::new(),
         };
         let result = work(device.as_mut(), &mut turn);
         let (interrupt, sent, complaints) = (turn.interrupt, turn.sent, std::mem::take(&mut turn.complaints));
-        let taken = self.config.limits.packets.saturating_sub(turn.budget);
+        let taken = self.config.limits.packets.saturating_sub(turn.packets);
         channel.again = matches!(result, Ok(true));
         let corrupt = match &result {
             Err(Error::Corrupt(corrupt) | Error::Write(WriteError::Corrupt(corrupt))) => Some(*corrupt),
@@ -218,6 +237,40 @@ impl<M: Memory> Host<M> {
         self.violation(ViolationKind::Ring, relid, corrupt.to_string());
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.again = false;
+        }
+    }
+
+    /// From now on guests need not signal: rings are looked into by [`look`](Self::look) again and again.
+    pub fn poll_rings(&mut self) {
+        self.polls = true;
+    }
+
+    /// Gives each open channel in whose ring there is something its turn; whether there was one.
+    pub fn look(&mut self) -> bool {
+        let (mut any, mut from) = (false, OfferId(0));
+        while let Some((id, channel)) = self.channels.range_mut(from..).next() {
+            let id = *id;
+            from = OfferId(id.0.saturating_add(1));
+            if let State::Open(opened) = &mut channel.state
+                && !opened.broken
+                && !opened.reader.is_empty().unwrap_or(false)
+            {
+                any = true;
+                self.turn(id);
+            }
+        }
+        any
+    }
+
+    /// Guests have to signal again. Those whose rings have something by now get their turn next.
+    pub fn rest(&mut self) {
+        self.polls = false;
+        for channel in self.channels.values_mut() {
+            if let State::Open(opened) = &mut channel.state
+                && !opened.broken
+            {
+                channel.again |= opened.reader.unmask();
+            }
         }
     }
 

@@ -36,7 +36,10 @@ impl GuestThread {
         let Some(guest) = greet(arrival, &wake, &stopping) else { return };
         // Commands may have come meanwhile.
         wake.wake();
-        Service::new(WireDoor::new(guest), config, settings, commands).run(&wake, &stopping, lingers);
+        match WireDoor::new(guest, &wake) {
+            Ok(door) => Service::new(door, config, settings, commands).run(&wake, &stopping, lingers),
+            Err(error) => log::warn!(target: "vmbus::simhost", "a guest is let go: {error}"),
+        }
     }
 }
 

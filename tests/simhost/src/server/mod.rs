@@ -42,6 +42,9 @@ pub struct ServerSettings {
     pub faults: Vec<Rule>,
     /// Guests at a time.
     pub guests: usize,
+    /// How long a host goes on looking into the rings before it sleeps, and guests need not signal meanwhile. Not at all
+    /// unless it is said: it takes a processor.
+    pub busy_poll: Duration,
     /// What leads from guests to sockets of this machine, and from those to guests.
     pub bridges: Bridges,
 }
@@ -52,6 +55,7 @@ impl Default for ServerSettings {
             monitor_latency: Duration::from_micros(100),
             faults: Vec::new(),
             guests: 64,
+            busy_poll: Duration::ZERO,
             bridges: Bridges::default(),
         }
     }

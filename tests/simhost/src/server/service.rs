@@ -1,7 +1,7 @@
 //! A simulation at work: waits for its guest, commands and time, and carries messages and interrupts between the door
 //! and the simulation.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use rustix::event::{PollFd, PollFlags};
@@ -12,6 +12,9 @@ use super::wake::Wake;
 use super::{ServerSettings, Stopping};
 use crate::{Config, Error, Simulation};
 
+/// Looks into the rings between two at the door and the clock.
+const LOOKS: u32 = 256;
+
 /// A simulation at work.
 pub(super) struct Service<D: Door> {
     door: D,
@@ -19,6 +22,8 @@ pub(super) struct Service<D: Door> {
     settings: ServerSettings,
     commands: Receiver<Command<D::Memory>>,
     started: Instant,
+    /// When the rings are looked into no more, in the host's time, while they are.
+    looks_until: Option<Duration>,
     /// Those who wait for something to become true.
     waiting: Vec<Condition<D::Memory>>,
 }
@@ -33,7 +38,7 @@ impl<D: Door> Service<D> {
         config.processors = door.processors();
         let mut simulation = Simulation::new(config, door.memory());
         simulation.set_faults(&settings.faults);
-        Self { door, simulation, settings, commands, started: Instant::now(), waiting: Vec::new() }
+        Self { door, simulation, settings, commands, started: Instant::now(), looks_until: None, waiting: Vec::new() }
     }
 
     /// Serves the guest until it has gone or the server ends; then, if it `lingers`, whoever asks about it.
@@ -49,17 +54,48 @@ impl<D: Door> Service<D> {
 
     fn serve(&mut self, wake: &Wake, stopping: &Stopping) -> Result<(), Error> {
         while !stopping.is_set() {
+            let poll = self.look()?.then_some(Duration::ZERO);
             let now = self.started.elapsed();
             let due = self.simulation.deadline().map(|due| due.saturating_sub(now));
             let monitor = self.simulation.host().has_monitored().then_some(self.settings.monitor_latency);
-            self.door.sleep(wake, [due, monitor].into_iter().flatten().min());
+            self.door.sleep(wake, [due, monitor, poll].into_iter().flatten().min());
             self.simulation.elapsed(self.started.elapsed());
+            self.look_from_now_on();
             let taken = self.door.take(&mut self.simulation);
             self.carry_out();
             self.deliver()?;
             taken?;
         }
         Ok(())
+    }
+
+    /// Looks into the rings for a while, as long as something has come not long ago; whether to go on with that.
+    fn look(&mut self) -> Result<bool, Error> {
+        let Some(until) = self.looks_until else { return Ok(false) };
+        let mut any = false;
+        for _ in 0..LOOKS {
+            if self.simulation.host().look() {
+                any = true;
+                self.deliver()?;
+            }
+            std::hint::spin_loop();
+        }
+        let now = self.started.elapsed();
+        if any {
+            self.looks_until = Some(now + self.settings.busy_poll);
+        } else if now >= until {
+            self.looks_until = None;
+            self.simulation.host().rest();
+        }
+        Ok(self.looks_until.is_some())
+    }
+
+    /// Something may have come by a signal or a message: from now on it is looked for, if that is wanted.
+    fn look_from_now_on(&mut self) {
+        if !self.settings.busy_poll.is_zero() {
+            self.simulation.host().poll_rings();
+            self.looks_until.get_or_insert(self.started.elapsed() + self.settings.busy_poll);
+        }
     }
 
     /// Commands, and whoever waits for something. `false` when nobody is left who could command.

@@ -42,13 +42,21 @@ impl Wake {
 
     /// Waits for one of these, of which the first is this one, or for the time. Takes note of all wakes so far.
     pub fn sleep(&self, on: &mut [PollFd<'_>], timeout: Option<Duration>) {
+        self.sleep_by(timeout, |timeout| {
+            wait(on, timeout);
+            on.first().is_some_and(|own| !own.revents().is_empty())
+        });
+    }
+
+    /// The same, by whatever waits for so long and says whether this one's descriptor was readable.
+    pub(super) fn sleep_by(&self, timeout: Option<Duration>, wait: impl FnOnce(Option<Duration>) -> bool) {
         self.asleep.store(true, Ordering::SeqCst);
         let timeout = if self.wanted.load(Ordering::SeqCst) { Some(Duration::ZERO) } else { timeout };
-        wait(on, timeout);
+        let rang = wait(timeout);
         self.asleep.store(false, Ordering::SeqCst);
         // Before the thread looks at what it is wanted for: who wants it later says so again.
         self.wanted.swap(false, Ordering::SeqCst);
-        if on.first().is_some_and(|own| !own.revents().is_empty()) {
+        if rang {
             while read(&self.event, &mut [0_u8; 8]) == Err(Errno::INTR) {}
         }
     }

@@ -1,6 +1,7 @@
 //! One file per command. Each does its work, prints, and says how it ended.
 
 mod balloon;
+mod bench;
 mod bind;
 mod demo;
 mod describe;
@@ -34,6 +35,7 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Sim(args) => sim::run(context, &args),
         Command::Demo => demo::run(context),
         Command::Storm(args) => storm::run(context, &args),
+        Command::Bench(args) => bench::run(context, &args),
         Command::Watch(args) => watch::run(context, &args),
         Command::Nc(args) => nc::run(context, &args),
         Command::Forward(args) => forward::run(context, &args),
