@@ -105,10 +105,17 @@ impl Trace {
         self.mix(bytes);
     }
 
-    /// Format: FNV-1a, 64 bits.
+    /// FNV-1a of 64 bits, but by words of eight bytes, the last filled up with zeroes, and folded: a host under load spends
+    /// more time on this than on what is traced otherwise.
     fn mix(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.digest = (self.digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut last = [0; 8];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let words = words.iter().chain(Some(&last).filter(|_| !rest.is_empty()));
+        for word in words.map(|word| u64::from_le_bytes(*word)) {
+            let mixed = (self.digest ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            // A product's low bits know nothing of the word's high ones.
+            self.digest = mixed ^ mixed >> 32;
         }
     }
 }

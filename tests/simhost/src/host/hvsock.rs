@@ -161,6 +161,13 @@ impl<M: Memory> Host<M> {
         self.pending.insert((self.now + UNACCEPTED, number), Completion::Unaccepted(id));
     }
 
+    /// It was opened: nobody needs to look after it when its time is over, which would keep a timer running until then.
+    pub(super) fn accepted(&mut self, id: OfferId) {
+        if self.channels.get(&id).is_some_and(|channel| channel.is_connection()) {
+            self.pending.retain(|_, waits| !matches!(waits, Completion::Unaccepted(other) if *other == id));
+        }
+    }
+
     /// Takes a connection back whose pipe is over. Guests wait for that: Linux keeps a closed socket, and its channel
     /// open, until the host has rescinded it.
     pub(super) fn end_if_over(&mut self, id: OfferId) {

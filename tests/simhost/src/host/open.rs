@@ -75,6 +75,7 @@ impl<M: Memory> Host<M> {
         let status = if success { Status::SUCCESS } else { Status::UNSUCCESSFUL };
         if success {
             self.counters.opens += 1;
+            self.accepted(id);
         } else {
             self.counters.refused += 1;
             if let Some(channel) = self.channels.get_mut(&id) {
