@@ -105,8 +105,8 @@ impl Trace {
         self.mix(bytes);
     }
 
-    /// FNV-1a of 64 bits, but by words of eight bytes, the last filled up with zeroes, and folded: a host under load spends
-    /// more time on this than on what is traced otherwise.
+    /// Words of eight bytes, the last filled up with zeroes, each mixed in by a product and folded. (Not byte by byte, which
+    /// takes longer than all else that is done with a message here.)
     fn mix(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut last = [0; 8];

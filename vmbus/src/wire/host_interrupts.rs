@@ -3,6 +3,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2, read, write};
 
@@ -117,13 +118,18 @@ impl HostInterrupts {
     /// As [`take_signals`](Self::take_signals), for who waits for the edges of [`signals`](Self::signals), by an epoll
     /// for one: the eventfd is not read, and each signal from now on is another edge.
     pub fn take_signal_bits(&self, mut each: impl FnMut(u32)) {
-        for offset in (SEND_HALF..2 * SEND_HALF).step_by(size_of::<u64>()) {
-            let mut word = self.interrupt_page.take_word(offset).unwrap_or_default();
-            while word != 0 {
-                let bit = word.trailing_zeros();
-                word &= word - 1;
-                // A page of bits: it fits.
-                each(u32::try_from((offset - SEND_HALF) * 8).unwrap_or_default() + bit);
+        // Half a page, and aligned: it is always there.
+        let words = self.interrupt_page.words(SEND_HALF, SEND_HALF / size_of::<u64>()).unwrap_or_default();
+        for (first, word) in (0_u32..).step_by(64).zip(words) {
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // As `Mapping::take_word`: rings are looked at behind it.
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                each(first + bit);
             }
         }
     }
