@@ -88,22 +88,43 @@ impl VmConnect {
     /// `ConnectionRefused` when nobody listens there; `TimedOut`; `ConnectionAborted` when it was closed.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<VmStream> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.wait_until(deadline)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::TimedOut, "the peer did not take the connection in time; it may be busy")
+        })
+    }
+
+    /// The stream, if it has come about by now.
+    #[cfg(feature = "tokio")]
+    pub(super) fn try_wait(&mut self) -> io::Result<Option<VmStream>> {
+        self.wait_until(Some(Instant::now()))
+    }
+
+    /// What shows the close, where [`descriptor`](Self::descriptor) does not.
+    #[cfg(feature = "tokio")]
+    pub(super) fn closed(&self) -> Option<BorrowedFd<'_>> {
+        match &self.way {
+            Way::Kernel(connect) => Some(connect.bell.0.as_fd()),
+            Way::Bus(_) | Way::Done => None,
+        }
+    }
+
+    /// `None`: not by then.
+    fn wait_until(&mut self, deadline: Option<Instant>) -> io::Result<Option<VmStream>> {
         let stream = match &mut self.way {
             Way::Done => return Err(Refused::Bound.into()),
             Way::Kernel(connect) => connect.wait(deadline)?.map(VmStream::of_kernel),
             Way::Bus(endpoint) => match endpoint.outcome(deadline) {
                 Ok(outcome) => {
                     self.way = Way::Done;
-                    return outcome.result.map(VmStream::of_bus);
+                    return outcome.result.map(|connection| Some(VmStream::of_bus(connection)));
                 }
                 Err(Refused::TimedOut) => None,
                 Err(error) => return Err(error.into()),
             },
         };
-        let stream = stream.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::TimedOut, "the peer did not take the connection in time; it may be busy")
-        })?;
-        self.way = Way::Done;
+        if stream.is_some() {
+            self.way = Way::Done;
+        }
         Ok(stream)
     }
 

@@ -74,7 +74,25 @@ impl VmListener {
     /// # Errors
     /// `WouldBlock`; `ConnectionAborted` once it was closed.
     pub fn accept(&self) -> io::Result<(VmStream, VmSocketAddr)> {
-        let waits = !self.shared.nonblocking.load(Ordering::Relaxed);
+        self.accept_by(!self.shared.nonblocking.load(Ordering::Relaxed))
+    }
+
+    /// One that waits now.
+    #[cfg(feature = "tokio")]
+    pub(super) fn accept_now(&self) -> io::Result<(VmStream, VmSocketAddr)> {
+        self.accept_by(false)
+    }
+
+    /// What shows the close, where the listener's own descriptor does not.
+    #[cfg(feature = "tokio")]
+    pub(super) fn closed(&self) -> Option<BorrowedFd<'_>> {
+        match &self.shared.way {
+            Way::Kernel(listener) => Some(listener.bell.0.as_fd()),
+            Way::Bus(..) => None,
+        }
+    }
+
+    fn accept_by(&self, waits: bool) -> io::Result<(VmStream, VmSocketAddr)> {
         match &self.shared.way {
             Way::Kernel(listener) => {
                 let (socket, peer) = listener.accept(waits)?;

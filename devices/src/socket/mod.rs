@@ -17,6 +17,8 @@ mod listener;
 mod place;
 mod sockets;
 mod stream;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod workers;
 
 pub use addr::{ParseAddrError, VmSocketAddr};

@@ -51,7 +51,14 @@ impl Default for SocketSettings {
     /// 256 KiB, eight seconds, 4096 endpoints; a processor of its own if one is free, otherwise the first.
     fn default() -> Self {
         let (ring_bytes, linger) = (RING_BYTES_MOST, Duration::from_secs(8));
-        Self { ring_bytes, linger, endpoints: 4096, placement: Placement::Direct, processors: 1, busy_poll: Duration::ZERO }
+        Self {
+            ring_bytes,
+            linger,
+            endpoints: 4096,
+            placement: Placement::Direct,
+            processors: 1,
+            busy_poll: Duration::ZERO,
+        }
     }
 }
 

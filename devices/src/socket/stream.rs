@@ -22,7 +22,7 @@ pub struct VmStream {
 
 /// No call goes through a table: which family it is, is a branch.
 #[derive(Debug)]
-enum Way {
+pub(super) enum Way {
     Kernel(KernelSocket),
     Bus(Arc<Connection>),
 }
@@ -34,6 +34,11 @@ impl VmStream {
 
     pub(super) fn of_bus(connection: Connection) -> Self {
         Self { way: Way::Bus(Arc::new(connection)) }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn way(&self) -> &Way {
+        &self.way
     }
 
     /// Connects, waiting for the peer as long as its family does.

@@ -194,6 +194,9 @@ impl<M: Memory> Simulation<M> {
     }
 
     fn act(&mut self, act: Act) {
+        if self.inward.are_none() {
+            return self.carry_out(act);
+        }
         let now = self.host.now();
         let trace = &mut self.trace;
         let acts = self.inward.apply(now, act, &mut |text| trace.record(now, Event::Note(text)));
@@ -262,6 +265,10 @@ impl<M: Memory> Simulation<M> {
                     Delivery::Interrupt { processor, flag }
                 }
             };
+            if self.outward.are_none() {
+                self.record(&delivery);
+                return Some(delivery);
+            }
             let now = self.host.now();
             let trace = &mut self.trace;
             let all = self.outward.apply(now, delivery, &mut |text| trace.record(now, Event::Note(text)));

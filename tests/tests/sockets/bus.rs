@@ -1,8 +1,5 @@
 //! The two families over the wire link, with the simulated host's byte pipes as peers.
 
-use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -31,15 +28,19 @@ pub(crate) struct OfBus {
     port: u32,
 }
 
-fn start(config: Config, is_pipe: bool) -> OfBus {
-    start_with(config, is_pipe, Settings::default())
+pub(crate) fn start(config: Config, is_pipe: bool) -> OfBus {
+    start_with(config, is_pipe, Settings::default(), SocketSettings::default())
 }
 
-fn start_with(config: Config, is_pipe: bool, bus: Settings) -> OfBus {
+pub(crate) fn start_with(config: Config, is_pipe: bool, bus: Settings, settings: SocketSettings) -> OfBus {
     let stack = Stack::start_with(config, ServerSettings::default(), bus).unwrap();
-    let settings = SocketSettings::default();
     let sockets = if is_pipe { Sockets::pipes(&stack.bus, settings) } else { Sockets::hvsock(&stack.bus, settings) };
     OfBus { stack: Some(stack), sockets, is_pipe, next: 0, port: LISTENING_PORT }
+}
+
+/// What [`World::echo_place`] is of.
+pub(crate) fn echo_service() -> Uuid {
+    VmSocketAddr::host(ECHO_PORT).service_id().unwrap()
 }
 
 pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
@@ -48,17 +49,17 @@ pub(crate) fn hvsock() -> Result<Box<dyn World>, String> {
 
 pub(crate) fn hvsock_with(seed: u64) -> OfBus {
     let mut config = Config::seeded(seed);
-    config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
+    config.services.push(echo_service());
     start(config, false)
 }
 
 /// The same where a connection has a processor of its own, and sleeps on its interrupt.
 pub(crate) fn hvsock_direct() -> Result<Box<dyn World>, String> {
     let mut config = Config::seeded(1);
-    config.services.push(VmSocketAddr::host(ECHO_PORT).service_id().unwrap());
+    config.services.push(echo_service());
     let mut settings = Settings::default();
     settings.dispatch.direct = 1;
-    Ok(Box::new(start_with(config, false, settings)))
+    Ok(Box::new(start_with(config, false, settings, SocketSettings::default())))
 }
 
 fn pipe_spec(number: u64) -> DeviceSpec {
@@ -73,6 +74,10 @@ pub(crate) fn pipe() -> Result<Box<dyn World>, String> {
 }
 
 impl OfBus {
+    pub(crate) fn bus(&self) -> &Vmbus {
+        &self.stack.as_ref().unwrap().bus
+    }
+
     pub(crate) fn control(&self) -> &Control {
         &self.stack.as_ref().unwrap().control
     }
@@ -100,6 +105,11 @@ fn find(control: &Control, instance: Uuid) -> OfferId {
         simulation.host().offered().iter().find(|offer| offer.instance == instance).map(|offer| offer.id)
     });
     found.unwrap().unwrap()
+}
+
+/// The one channel that there is.
+pub(crate) fn the_only(control: &Control) -> OfferId {
+    control.with(|simulation| simulation.host().offered().first().map(|offer| offer.id)).unwrap().unwrap()
 }
 
 impl World for OfBus {
@@ -225,70 +235,4 @@ impl Dialer for HostDials {
             self.control.with(move |simulation| simulation.host().connect(service, echoes)).unwrap().unwrap();
         }
     }
-}
-
-/// What only a bus has.
-pub(crate) fn own() -> Vec<(&'static str, fn())> {
-    vec![
-        ("a_full_backlog_lets_go_of_the_next", unaccepted),
-        ("ephemeral_ports_are_returned", ports_are_returned),
-        ("r3_5_nothing_is_left_after_a_churn", crate::churn::churn),
-        ("a_service_without_a_port_has_an_address", service_without_port),
-    ]
-}
-
-/// The backlog is full: the next is closed at once.
-fn unaccepted() {
-    let mut world = start(Config::seeded(1), false);
-    let (place, mut dialer) = world.listening().unwrap();
-    let listener = VmListener::bind_with_backlog(place, 1).unwrap();
-    dialer.dial();
-    // It is taken at once; nobody has accepted it.
-    let open = |count| move |simulation: &mut vmbus_simhost::server::Sim| states(simulation) == vec!["open"; count];
-    assert!(world.control().wait_for(LONG, open(1)).unwrap());
-    // Once the first waits here, the second is taken and let go of: its channel is closed, which a host takes as the end.
-    assert!(crate::suite::readable(&listener, LONG));
-    dialer.dial();
-    assert!(world.control().wait_for(LONG, |simulation| simulation.host().counters().closes == 1).unwrap());
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.write_all(b"here").unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut back = Vec::new();
-    stream.read_to_end(&mut back).unwrap();
-    assert_eq!(back, b"here");
-    drop((stream, listener));
-    world.end();
-}
-
-fn states(simulation: &mut vmbus_simhost::server::Sim) -> Vec<&'static str> {
-    simulation.host().offered().iter().map(|offer| offer.state).collect()
-}
-
-fn ports_are_returned() {
-    let mut world = hvsock().unwrap();
-    let mut ports = BTreeSet::new();
-    for _ in 0..20 {
-        let mut stream = world.echo();
-        ports.insert(stream.local_addr().unwrap().port().unwrap());
-        stream.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 0);
-    }
-    assert_eq!(ports.len(), 20, "a port is not used again at once");
-    world.end();
-}
-
-fn service_without_port() {
-    let service = Uuid::from_u128(0x1234);
-    let mut config = Config::seeded(1);
-    config.services.push(service);
-    let mut world = start(config, false);
-    let mut stream = VmStream::connect(world.sockets.at(service)).unwrap();
-    assert_eq!(stream.peer_addr().unwrap(), VmSocketAddr::Service(service));
-    stream.write_all(b"x").unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let mut back = String::new();
-    stream.read_to_string(&mut back).unwrap();
-    assert_eq!(back, "x");
-    drop(stream);
-    world.end();
 }

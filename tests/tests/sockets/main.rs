@@ -8,7 +8,9 @@ mod bus;
 mod churn;
 mod harness;
 mod kernel;
+mod own;
 mod suite;
+mod tasks;
 mod world;
 
 use harness::Harness;
@@ -36,7 +38,20 @@ fn main() {
             });
         }
     }
-    for (test, run) in bus::own() {
+    for (family, make) in makers {
+        for (kind, runtime) in tasks::runtimes() {
+            for (test, run) in tasks::all() {
+                harness.run(&format!("{family}::tokio::{kind}"), test, move || {
+                    let (mut world, runtime) = (make()?, runtime());
+                    tasks::run(&runtime, run, &mut *world)?;
+                    drop(runtime);
+                    world.end();
+                    Ok(())
+                });
+            }
+        }
+    }
+    for (test, run) in own::tests() {
         harness.run("bus", test, move || {
             run();
             Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use vmbus_channels::{Error, IncomingPacket, Receiver, Wake};
 use vmbus_ringbuf::PacketType;
 
+use super::side::Lends;
 use crate::socket::error;
 use crate::socket::frame::{self, HEADER_BYTES, NoFrame};
 
@@ -15,7 +16,7 @@ const PACKETS: usize = 64;
 /// The reading side, one reader at a time.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// Until it is handed on, at the end.
+    /// Unless somebody sleeps with it, or it was handed on, at the end.
     receiver: Option<Receiver>,
     /// What is left of a packet of which not all was read.
     left: Vec<u8>,
@@ -69,6 +70,11 @@ impl Inbound {
 
     pub(super) fn take_receiver(&mut self) -> Option<Receiver> {
         self.receiver.take()
+    }
+
+    /// Who slept with it is back.
+    pub(super) fn give_back(&mut self, receiver: Receiver) {
+        self.receiver = Some(receiver);
     }
 
     /// Takes what is there now, up to the length of `buffer`. Nothing: there is nothing, or it is the end.
@@ -150,20 +156,25 @@ impl Inbound {
         }
         self.receiver.as_mut().map_or(Ok(true), |receiver| receiver.arm().map_err(error::of_channel))
     }
+}
 
-    /// Sleeps until there is something, or somebody wakes it; `false`: the time is over.
-    ///
-    /// # Errors
-    /// The peer is gone.
-    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        let Some(receiver) = self.receiver.as_mut() else { return Ok(true) };
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
-            return Ok(false);
-        }
-        let woken = receiver.wait(left).map_err(error::of_channel)?;
-        Ok(woken != Wake::TimedOut)
+impl Lends for Inbound {
+    fn is_away(&self) -> bool {
+        self.receiver.is_none()
     }
+}
+
+/// Sleeps until there is something, or somebody wakes it; `false`: the time is over.
+///
+/// # Errors
+/// The peer is gone.
+pub(super) fn sleep(receiver: &mut Receiver, deadline: Option<Instant>) -> io::Result<bool> {
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    if left == Some(Duration::ZERO) {
+        return Ok(false);
+    }
+    let woken = receiver.wait(left).map_err(error::of_channel)?;
+    Ok(woken != Wake::TimedOut)
 }
 
 /// One packet of a pipe.

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmbus_channels::{OutgoingPacket, Sender};
 use vmbus_ringbuf::WriteError;
 
+use super::side::Lends;
 use crate::socket::error;
 use crate::socket::frame::{self, END_RING_BYTES, HEADER_BYTES, MESSAGE_BYTES};
 
@@ -15,12 +16,12 @@ const PIECES: usize = 16;
 /// A writer waits until so many bytes fit, or all that it has: smaller packets than that are not worth their header.
 const WORTHWHILE_BYTES: usize = 4096;
 /// How often a blocked writer looks by itself, as not every host signals that there is room.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The writing side, one writer at a time.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    /// Until it is handed on, at the end.
+    /// Unless somebody sleeps with it, or it was handed on, at the end.
     sender: Option<Sender>,
     /// Bytes of data in a packet at most: less in a small ring.
     packet_bytes: usize,
@@ -106,6 +107,11 @@ impl Outbound {
         self.sender.take()
     }
 
+    /// Who slept with it is back.
+    pub(super) fn give_back(&mut self, sender: Sender) {
+        self.sender = Some(sender);
+    }
+
     pub(super) fn is_end_sent(&self) -> bool {
         self.end_sent
     }
@@ -188,29 +194,6 @@ impl Outbound {
         }
     }
 
-    /// Sleeps until there may be room, or somebody wakes it; `false`: the time is over.
-    ///
-    /// # Errors
-    /// The peer is gone; a system call failed.
-    pub(super) fn wait(&mut self, left: usize, deadline: Option<Instant>) -> io::Result<bool> {
-        if self.arm(left)? {
-            return Ok(true);
-        }
-        let now = Instant::now();
-        let time = deadline.map_or(LOOK_INTERVAL, |deadline| deadline.saturating_duration_since(now));
-        if time.is_zero() {
-            return Ok(false);
-        }
-        let Some(sender) = self.sender.as_mut() else { return Ok(true) };
-        let waker = sender.waker();
-        let time = Timespec::try_from(time.min(LOOK_INTERVAL)).ok();
-        let mut on = [PollFd::new(&*sender, PollFlags::IN), PollFd::new(&waker, PollFlags::IN)];
-        match poll(&mut on, time.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Says that nothing more comes, once. There is always room for it.
     pub(super) fn end(&mut self) {
         if std::mem::replace(&mut self.end_sent, true) {
@@ -223,5 +206,30 @@ impl Outbound {
                 Err(error) => log::debug!(target: "vmbus::socket", "the end of a stream was not said: {error}"),
             }
         }
+    }
+}
+
+impl Lends for Outbound {
+    fn is_away(&self) -> bool {
+        self.sender.is_none()
+    }
+}
+
+/// Sleeps until there may be room that was asked for, or somebody wakes it; `false`: the time is over.
+///
+/// # Errors
+/// A system call failed.
+pub(super) fn sleep(sender: &Sender, deadline: Option<Instant>) -> io::Result<bool> {
+    let now = Instant::now();
+    let time = deadline.map_or(LOOK_INTERVAL, |deadline| deadline.saturating_duration_since(now));
+    if time.is_zero() {
+        return Ok(false);
+    }
+    let waker = sender.waker();
+    let time = Timespec::try_from(time.min(LOOK_INTERVAL)).ok();
+    let mut on = [PollFd::new(sender, PollFlags::IN), PollFd::new(&waker, PollFlags::IN)];
+    match poll(&mut on, time.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }

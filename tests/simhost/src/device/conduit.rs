@@ -112,7 +112,7 @@ impl Conduit {
     }
 
     /// Reads what the line has room for, and one packet more.
-    fn from_guest(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+    fn receive(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         while self.pass_on() {
             let mut payload = std::mem::take(&mut self.left);
             let received = port.receive(&mut payload);
@@ -149,7 +149,7 @@ impl Conduit {
     }
 
     /// Sends what the line has, as far as there is room; then its end.
-    fn to_guest(&mut self, port: &mut dyn Port) -> Result<(), Error> {
+    fn send(&mut self, port: &mut dyn Port) -> Result<(), Error> {
         let mut packet = Vec::new();
         while !self.end_sent && !self.broken {
             if self.waiting_at >= self.waiting.len() && !self.end_taken {
@@ -176,7 +176,10 @@ impl Conduit {
                     self.waiting_at += bytes;
                     self.sent += u64::try_from(bytes).unwrap_or(0);
                 }
-                Err(Error::Write(WriteError::Full { .. })) => return Ok(self.wait_for_room(port.now())),
+                Err(Error::Write(WriteError::Full { .. })) => {
+                    self.wait_for_room(port.now());
+                    return Ok(());
+                }
                 // A small ring: smaller packets.
                 Err(Error::Write(WriteError::TooLarge { .. })) if self.packet_bytes > 64 => self.packet_bytes /= 2,
                 Err(error) => return Err(error),
@@ -202,8 +205,8 @@ impl Device for Conduit {
         if self.broken {
             return Ok(());
         }
-        self.to_guest(port)?;
-        self.from_guest(port)
+        self.send(port)?;
+        self.receive(port)
     }
 
     fn closed(&mut self) {
@@ -216,8 +219,7 @@ impl Device for Conduit {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        // It may be over before its first turn is: then the host finds out in the next.
-        if self.line.has_news() || self.is_over() { Some(Duration::ZERO) } else { self.gives_up }
+        if self.line.has_news() { Some(Duration::ZERO) } else { self.gives_up.filter(|_| !self.broken) }
     }
 
     fn report(&self) -> Vec<(&'static str, u64)> {

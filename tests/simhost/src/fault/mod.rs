@@ -93,6 +93,11 @@ impl<T: Faulty> Faults<T> {
         due
     }
 
+    /// Whether things pass as they are, one at a time: no rule, and nothing that waits to be overtaken.
+    pub(crate) fn are_none(&self) -> bool {
+        self.rules.is_empty() && self.shuffled.is_empty()
+    }
+
     /// What comes of a thing now, in order. `note` hears what was done.
     pub(crate) fn apply(&mut self, now: Duration, thing: T, note: &mut dyn FnMut(String)) -> Vec<T> {
         let mut thing = thing;

@@ -42,7 +42,9 @@ pub(super) fn run(
 ) {
     let (mut running, mut number) = (Vec::<Running>::new(), 0_u64);
     while !stopping.is_set() {
-        reap(&mut running);
+        if reap(&mut running) {
+            arrivals.there.forget_gone();
+        }
         let full = running.len() >= settings.guests;
         let mut on = vec![PollFd::new(&*stopping.wake, PollFlags::IN)];
         if !full {
@@ -95,11 +97,13 @@ fn start(arrival: Arrival, config: Config, settings: ServerSettings) -> Result<(
     Ok((Running { thread, stopping }, control))
 }
 
-/// Collects the threads that have ended.
-fn reap(running: &mut Vec<Running>) {
-    let (ended, rest) = std::mem::take(running).into_iter().partition(|guest: &Running| guest.thread.is_finished());
+/// Collects the threads that have ended; whether there were any.
+fn reap(running: &mut Vec<Running>) -> bool {
+    let (ended, rest): (Vec<_>, _) = std::mem::take(running).into_iter().partition(|guest| guest.thread.is_finished());
     *running = rest;
+    let any = !ended.is_empty();
     ended.into_iter().for_each(|guest| join(guest.thread));
+    any
 }
 
 fn join(thread: JoinHandle<()>) {

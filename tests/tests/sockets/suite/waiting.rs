@@ -17,6 +17,9 @@ pub(crate) fn tests() -> Vec<(&'static str, Test)> {
         ("timeouts_are_what_was_set", what_was_set),
         ("a_read_ends_in_time", read_timeout),
         ("a_write_ends_in_time", write_timeout),
+        ("a_second_reader_keeps_its_own_timeout", second_reader),
+        ("a_second_writer_keeps_its_own_timeout", second_writer),
+        ("shutdown_wakes_all_who_read", wakes_all),
         ("a_blocked_reader_does_not_block_a_writer", independent),
         ("nonblocking_says_would_block", would_block),
         ("a_slow_reader_bounds_what_is_kept", bounded),
@@ -82,6 +85,60 @@ fn write_timeout(world: &mut dyn World) -> Result<(), String> {
     assert!(start.elapsed() >= SHORT);
     peer.go();
     peer.wait_received((written, checksum(&pattern(0, usize::try_from(written).unwrap())), false));
+    peer.end();
+    Ok(())
+}
+
+/// The first waits without limit; the second does not wait for the first's end.
+fn second_reader(world: &mut dyn World) -> Result<(), String> {
+    let (stream, mut peer) = world.told();
+    let (mut first, mut second) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    let reading = asleep(move || first.read(&mut [0; 1]).unwrap());
+    stream.set_read_timeout(Some(SHORT)).unwrap();
+    let start = Instant::now();
+    assert_eq!(second.read(&mut [0; 1]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!((SHORT..LONG).contains(&start.elapsed()));
+    assert!(!reading.is_finished());
+    // And it has its turn behind the first.
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let waiting = asleep(move || second.read(&mut [0; 1]).unwrap());
+    peer.send(1);
+    peer.send(1);
+    assert_eq!((reading.join().unwrap(), waiting.join().unwrap()), (1, 1));
+    peer.end();
+    Ok(())
+}
+
+fn second_writer(world: &mut dyn World) -> Result<(), String> {
+    let (stream, mut peer) = world.told();
+    peer.stop();
+    let (mut first, mut second) = (stream.try_clone().unwrap(), stream.try_clone().unwrap());
+    let bytes = pattern(0, BOUND);
+    let sent = bytes.clone();
+    let writing = asleep(move || first.write_all(&sent).unwrap());
+    stream.set_write_timeout(Some(SHORT)).unwrap();
+    let start = Instant::now();
+    assert_eq!(second.write(&[1; 100_000]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert!((SHORT..LONG).contains(&start.elapsed()));
+    assert!(!writing.is_finished());
+    peer.go();
+    writing.join().unwrap();
+    peer.wait_received((u64::try_from(BOUND).unwrap(), checksum(&bytes), false));
+    peer.end();
+    Ok(())
+}
+
+fn wakes_all(world: &mut dyn World) -> Result<(), String> {
+    let (stream, mut peer) = world.told();
+    let reader = || {
+        let mut reader = stream.try_clone().unwrap();
+        asleep(move || reader.read(&mut [0; 1]).unwrap())
+    };
+    let reading = [reader(), reader(), reader()];
+    stream.shutdown(std::net::Shutdown::Read).unwrap();
+    for reading in reading {
+        assert_eq!(reading.join().unwrap(), 0);
+    }
     peer.end();
     Ok(())
 }

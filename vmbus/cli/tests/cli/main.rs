@@ -1,6 +1,6 @@
 //! The program as users and service managers see it, over made-up machines.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod balloon;
 mod commands;

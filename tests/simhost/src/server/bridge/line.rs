@@ -225,6 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn who_says_more_than_is_taken_waits() {
+        let (mut host, socket) = new();
+        let speaking = std::thread::spawn(move || (0..16).all(|number| socket.say(&[number; WAITING_AT_MOST / 4])));
+        let (mut taken, mut waited) = (Vec::new(), 0);
+        while taken.len() < 4 * WAITING_AT_MOST {
+            let before = taken.len();
+            let there = host.0.lock().inward.len();
+            assert!(there < WAITING_AT_MOST + WAITING_AT_MOST / 4, "{there} bytes wait");
+            waited = waited.max(there);
+            // Nothing is taken until there is as much as may be: then only a wait keeps it from growing.
+            if there >= WAITING_AT_MOST || before > 0 {
+                host.take(&mut taken, 1000);
+            }
+            std::thread::yield_now();
+        }
+        assert!(speaking.join().unwrap() && waited >= WAITING_AT_MOST);
+        assert!(
+            taken
+                .chunks(WAITING_AT_MOST / 4)
+                .zip(0..16)
+                .all(|(chunk, number)| chunk.iter().all(|byte| *byte == number))
+        );
+    }
+
+    #[test]
     fn what_was_said_before_the_end_is_heard_and_what_had_no_end_is_not() {
         let (mut host, socket) = new();
         host.give(b"last");

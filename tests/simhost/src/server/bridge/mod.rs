@@ -11,9 +11,10 @@ mod sink;
 pub(super) use publish::{Guests, Publisher};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 use uuid::Uuid;
 
 use super::{Control, spawn};
@@ -23,6 +24,10 @@ use crate::{Asked, Config, Error, Memory};
 
 /// How long a socket of this machine may take to accept, for each of its addresses.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Connections at a time, of one guest or to one socket; more are refused.
+const CONNECTIONS_AT_MOST: usize = 256;
+/// Connections that wait to be decided on; more are refused.
+const ASKED_AT_MOST: usize = 256;
 
 /// Where connections of guests to a service lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,11 +69,13 @@ impl Bridges {
         if self.services.iter().all(|(_, target)| *target == Target::Echo) {
             return Ok(());
         }
-        let (asks, asked) = unbounded();
+        let (asks, asked) = bounded(ASKED_AT_MOST);
         control.when(move |simulation| {
             while let Some(one) = simulation.host().next_asked() {
-                // The guest waits for no longer than it likes.
-                let _ = asks.send(one);
+                // A guest that says goodbye and hello again all the time may ask faster than it is answered.
+                if asks.try_send(one).is_err() {
+                    drop(simulation.host().refuse(one));
+                }
             }
             false
         })?;
@@ -79,19 +86,48 @@ impl Bridges {
 
 /// Decides on connections until the simulation is over.
 fn decide<M: Memory + 'static>(services: &[(Uuid, Target)], control: &Control<M>, asked: &Receiver<Asked>) {
+    let places = Places::default();
     for asked in asked {
         let target = services.iter().find(|(service, _)| *service == asked.service).map(|(_, target)| target);
         let decided = match target {
-            Some(Target::Plain(addr)) => {
-                let (control, addr) = (control.clone(), addr.clone());
-                spawn("simhost-connect", move || connect_on(&control, asked, &addr)).map(drop)
-            }
+            Some(Target::Plain(addr)) => match places.take() {
+                Some(place) => {
+                    let (control, addr) = (control.clone(), addr.clone());
+                    let work = move || {
+                        connect_on(&control, asked, &addr);
+                        drop(place);
+                    };
+                    spawn("simhost-connect", work).map(drop)
+                }
+                None => refuse(control, asked),
+            },
             Some(Target::Sink) => accept(control, asked, Box::new(Conduit::new(sink::new()))),
             Some(Target::Echo) | None => refuse(control, asked),
         };
         if let Err(error) = decided {
             log::warn!(target: "vmbus::simhost", "a guest's connection to {} is not decided on: {error}", asked.service);
         }
+    }
+}
+
+/// Places for connections that are made or carried.
+#[derive(Clone, Default)]
+struct Places(Arc<AtomicUsize>);
+
+/// A place that is taken, until the drop.
+struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    /// A place, if there is one left.
+    fn take(&self) -> Option<Place> {
+        let place = Place(Arc::clone(&self.0));
+        (self.0.fetch_add(1, Ordering::Relaxed) < CONNECTIONS_AT_MOST).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

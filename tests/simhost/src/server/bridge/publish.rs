@@ -1,20 +1,16 @@
 //! Sockets of this machine that lead to listeners in guests.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use uuid::Uuid;
 
-use super::{Bridges, carry};
+use super::{Bridges, Places, carry};
 use crate::memory::MappedMemory;
 use crate::plain::{Bell, Plain, PlainAddr, PlainListener};
 use crate::server::{Control, spawn};
 use crate::{Error, Memory};
-
-/// Connections at a time; more are reset.
-const CONNECTIONS_AT_MOST: usize = 256;
 
 /// The guests that are there, in the order in which they came.
 #[derive(Debug)]
@@ -27,12 +23,15 @@ impl<M: Memory> Clone for Guests<M> {
 }
 
 impl<M: Memory + 'static> Guests<M> {
-    /// One more has come. Those that have gone are forgotten.
+    /// One more has come.
     pub(in crate::server) fn add(&self, guest: Control<M>) {
-        let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(guest);
+    }
+
+    /// Some have gone: they are forgotten.
+    pub(in crate::server) fn forget_gone(&self) {
         // Whoever takes orders is there; this one is none.
-        guests.retain(|guest| guest.when(|_| true).is_ok());
-        guests.push(guest);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|guest| guest.when(|_| true).is_ok());
     }
 
     /// The first that is there; those before it are forgotten.
@@ -93,7 +92,7 @@ impl Drop for Publisher {
 }
 
 fn listen<M: Memory + 'static>(listener: &PlainListener, bell: &Bell, guests: &Guests<M>, service: Uuid) {
-    let count = Arc::new(AtomicUsize::new(0));
+    let places = Places::default();
     loop {
         let plain = match listener.accept(bell) {
             Ok(plain) => plain,
@@ -103,20 +102,18 @@ fn listen<M: Memory + 'static>(listener: &PlainListener, bell: &Bell, guests: &G
                 return;
             }
         };
-        if count.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_AT_MOST {
-            count.fetch_sub(1, Ordering::Relaxed);
+        let Some(place) = places.take() else {
             plain.reset();
             continue;
-        }
-        let (guests, less) = (guests.clone(), Arc::clone(&count));
+        };
+        let guests = guests.clone();
         let work = move || {
             if let Err(error) = connect_into(&guests, service, plain) {
                 log::debug!(target: "vmbus::simhost", "no connection into a guest: {error}");
             }
-            less.fetch_sub(1, Ordering::Relaxed);
+            drop(place);
         };
         if let Err(error) = spawn("simhost-connect", work) {
-            count.fetch_sub(1, Ordering::Relaxed);
             log::warn!(target: "vmbus::simhost", "a connection is dropped: {error}");
         }
     }

@@ -123,13 +123,14 @@ impl Vm {
 
     fn new(name: &'static str, path: &Path, busy_poll: Duration) -> anyhow::Result<Self> {
         let link_settings = wire::Settings { processors: 1 + DIRECT, memory_bytes: MEMORY_BYTES };
-        let link = WireLink::connect(path, link_settings)
-            .with_context(|| format!("cannot connect to {}", path.display()))?;
+        let link =
+            WireLink::connect(path, link_settings).with_context(|| format!("cannot connect to {}", path.display()))?;
         let mut settings = Settings::default();
         settings.dispatch.direct = DIRECT;
         // The other process needs its turn on the same processors.
         settings.dispatch.pinned = false;
-        let bus = Vmbus::start(Box::new(link), settings).with_context(|| format!("no answer from {}", path.display()))?;
+        let bus =
+            Vmbus::start(Box::new(link), settings).with_context(|| format!("no answer from {}", path.display()))?;
         let mut settings = SocketSettings::default();
         settings.busy_poll = busy_poll;
         Ok(Self { name, sockets: Sockets::hvsock(&bus, settings), bus })

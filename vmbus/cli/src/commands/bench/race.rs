@@ -37,7 +37,8 @@ pub(super) fn all<'a>(
     polling: &'a dyn Party,
     unix: &'a dyn Party,
 ) -> anyhow::Result<Vec<Race<'a>>> {
-    let stream = |party: &'a dyn Party, bytes, writes| -> Run<'a> { Box::new(move || throughput(party, bytes, writes)) };
+    let stream =
+        |party: &'a dyn Party, bytes, writes| -> Run<'a> { Box::new(move || throughput(party, bytes, writes)) };
     let trips = |party: &'a dyn Party, turns| -> anyhow::Result<Run<'a>> {
         let mut stream = connect(party, Service::Echo)?;
         Ok(Box::new(move || round_trips(&mut *stream, turns)))

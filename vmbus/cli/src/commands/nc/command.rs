@@ -6,8 +6,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use rustix::event::PollFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use vmbus_devices::socket::VmStream;
+use vmbus_simhost::plain::Bell;
 
 use super::READ_BYTES;
 use super::standard::place;
@@ -23,18 +25,22 @@ pub(super) fn run(stream: &Arc<VmStream>, command: &str) -> anyhow::Result<()> {
     let hears = Arc::clone(stream);
     // By descriptor: by then the number may be another's.
     let process = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
+    let bell = Arc::new(Bell::new().map_err(|error| anyhow::anyhow!("no descriptors are left: {error}"))?);
+    let rings = Arc::clone(&bell);
     let feed = move || {
         let fed = feed(&hears, input);
-        if fed.is_err()
-            && let Some(process) = process
-        {
-            // It may have ended by itself.
-            let _ = pidfd_send_signal(process, Signal::KILL);
+        if fed.is_err() {
+            if let Some(process) = process {
+                // It may have ended by itself.
+                let _ = pidfd_send_signal(process, Signal::KILL);
+            }
+            // Those that it started may have its output still.
+            rings.ring();
         }
         fed
     };
     let feeding = std::thread::Builder::new().name("feed".to_owned()).spawn(feed).context("cannot start a thread")?;
-    let told = tell(stream, &mut child);
+    let told = tell(stream, &mut child, &bell);
     let status = child.wait().with_context(|| format!("cannot wait for `{command}`"))?;
     // Nobody is there any more who would hear the peer.
     let _ = stream.shutdown(Shutdown::Read);
@@ -68,10 +74,11 @@ fn feed(stream: &VmStream, input: ChildStdin) -> io::Result<()> {
 }
 
 /// The command's output is ours, and its end is our end.
-fn tell(stream: &VmStream, child: &mut Child) -> io::Result<()> {
+fn tell(stream: &VmStream, child: &mut Child, bell: &Bell) -> io::Result<()> {
     let Some(mut output) = child.stdout.take() else { return Ok(()) };
     let mut buffer = vec![0; READ_BYTES];
     loop {
+        bell.wait(&output, PollFlags::IN)?;
         match output.read(&mut buffer) {
             Ok(0) => return stream.shutdown(Shutdown::Write),
             Ok(read) => (&mut &*stream).write_all(buffer.get(..read).unwrap_or_default())?,

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::{Host, accept, connect, is_reset, server};
 use crate::process::{Process, read_lines, wait};
 
@@ -30,6 +32,23 @@ fn a_killed_guest_is_a_reset_for_whom_its_host_connected() {
     let mut peer = accept(&listener);
     client.write_all(b"y").unwrap();
     peer.read_exact(&mut [0]).unwrap();
+}
+
+/// The host's thread waits for room in a socket then, and not for its guest.
+#[test]
+fn a_killed_guest_is_a_reset_also_for_whom_reads_nothing() {
+    let (listener, target) = server();
+    let host = Host::start(&[&format!("5000={target}")], &[]);
+    let (forward, at) = host.forward("tcp:127.0.0.1:0", "vm:5000", &[]);
+    let mut client = connect(at.unwrap());
+    let peer = accept(&listener);
+    // Until nothing moves any more.
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while client.write_all(&[0; 1 << 16]).is_ok() {}
+    forward.signal("KILL");
+    let mut on = [PollFd::new(&peer, PollFlags::empty())];
+    poll(&mut on, Some(&Timespec::try_from(AT_ONCE).unwrap())).unwrap();
+    assert!(on[0].revents().contains(PollFlags::ERR), "{:?}", on[0].revents());
 }
 
 #[test]

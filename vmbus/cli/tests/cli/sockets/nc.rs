@@ -1,8 +1,11 @@
 //! `vmbusctl nc`: ends one at a time, commands, refusals.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
 
 use super::{Host, accept, connect, hear, is_reset, reset, say, server};
 use crate::process::{LONG, read_lines, wait};
@@ -59,18 +62,32 @@ fn the_end_of_input_is_told_and_the_answer_is_heard() {
 
 #[test]
 fn a_peer_that_has_ended_hears_the_rest() {
-    let (listener, target) = server();
-    let host = Host::start(&[&format!("5000={target}")], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peer");
+    let listener = UnixListener::bind(&path).unwrap();
+    let host = Host::start(&[&format!("5000=unix:{}", path.display())], &[]);
     let mut child = nc(&host, &["host:5000"]);
-    let peer = accept(&listener);
-    say(&peer, b"that is all");
-    let mut heard = [0; 11];
-    child.stdout.as_mut().unwrap().read_exact(&mut heard).unwrap();
+    let mut peer = listener.accept().unwrap().0;
+    peer.set_read_timeout(Some(LONG)).unwrap();
+    peer.write_all(b"that is all").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    let mut all = [0; 11];
+    child.stdout.as_mut().unwrap().read_exact(&mut all).unwrap();
     // Its output is over; what is said now still arrives, more than fits anywhere on the way.
-    let late = vec![b'x'; 2 << 20];
+    let late = vec![b'x'; 3 << 20];
     let (mut input, sent) = (child.stdin.take().unwrap(), late.clone());
     let writing = std::thread::spawn(move || input.write_all(&sent).unwrap());
-    assert!(hear(&peer) == late);
+    // Slower than it is sent: when nc has written everything, much of it is not read yet.
+    let (mut heard, mut buffer) = (Vec::<u8>::new(), vec![0_u8; 32 << 10]);
+    loop {
+        let read = peer.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        heard.extend(&buffer[..read]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(heard == late, "{} bytes of {}", heard.len(), late.len());
     writing.join().unwrap();
     assert_eq!(end(child).0, Some(0));
 }
@@ -118,16 +135,18 @@ fn a_command_has_the_connection_as_input_and_output() {
     assert!(code == Some(1) && errors.contains("ended with exit status: 3"), "{errors}");
 }
 
-/// `cat` ends with its input, the sleeper ends with its peer alone.
+/// Nor does nc wait for what the command has started: that has the command's output, too.
 #[test]
 fn a_command_does_not_outlive_a_reset() {
     let host = Host::start(&[], &[5000]);
-    let (child, errors) = listening(&host, &["-e", "echo ready; exec sleep 1000"]);
+    let (child, errors) = listening(&host, &["-e", "echo ready; sleep 20 2>/dev/null; true"]);
     let mut peer = connect(host.published[0]);
     peer.read_exact(&mut [0; 6]).unwrap();
+    let start = Instant::now();
     reset(peer);
     let (code, errors) = (end(child).0, rest(&errors));
     assert!(code == Some(1) && errors.contains("cannot receive from"), "{errors}");
+    assert!(start.elapsed() < Duration::from_secs(15), "it waited for the sleeper");
 }
 
 #[test]
@@ -152,9 +171,12 @@ fn a_peer_that_closed_takes_no_more() {
     let host = Host::start(&[&format!("5000={target}")], &[]);
     let mut child = nc(&host, &["5000"]);
     drop(accept(&listener));
-    // As much as it takes until it is noticed.
+    // As much as it takes until it is noticed; without that there is no end of it.
     let mut input = child.stdin.take().unwrap();
-    while input.write_all(&[0; 4096]).is_ok() {}
+    let start = Instant::now();
+    while input.write_all(&[0; 4096]).is_ok() {
+        assert!(start.elapsed() < LONG, "nobody notices");
+    }
     let (code, _, errors) = end(child);
     assert!(code == Some(1) && errors.contains("cannot send to 2:5000"), "{errors}");
 }
