@@ -106,6 +106,31 @@ fn a_pipe_carries_bytes_both_ways_to_the_end() {
     assert_eq!(guest.violations(), [ViolationKind::Device; 2]);
 }
 
+/// A host that polls needs no signals; and what comes as it stops is neither lost nor left until a signal.
+#[test]
+fn a_host_that_polls_is_not_signalled() {
+    let (mut guest, mut open, _) = with(DeviceSpec::pipe(1, PipeSettings { echoes: true, packet_bytes: 1000 }));
+    let write = |open: &mut Open, part: &[u8]| {
+        open.writer.try_write(&OutgoingPacket::in_band(0), &[&pipe_packet(part)]).unwrap().is_needed()
+    };
+    guest.host().poll_rings();
+    // The masks were open when it began.
+    guest.send(&mut open, &OutgoingPacket::in_band(0), &pipe_packet(b"first"));
+    assert_eq!(pipe_bytes(&guest.receive(&mut open)).0, b"first");
+    for round in [&b"second"[..], b"third"] {
+        assert!(!write(&mut open, round), "a signal nobody needs");
+        assert!(guest.host().look() && !guest.host().look());
+        assert_eq!(pipe_bytes(&guest.receive(&mut open)).0, round);
+    }
+    assert!(!write(&mut open, b"fourth"));
+    guest.host().rest();
+    assert_eq!(guest.host().deadline(), Some(std::time::Duration::ZERO), "nobody would look");
+    guest.elapse(std::time::Duration::ZERO);
+    assert_eq!(pipe_bytes(&guest.receive(&mut open)).0, b"fourth");
+    assert!(write(&mut open, b"fifth"), "it sleeps now");
+    guest.assert_honest();
+}
+
 /// A Dynamic Memory guest, by hand.
 struct Balloon {
     guest: Guest,
