@@ -9,6 +9,7 @@ mod first_light;
 mod hostile;
 mod matrix;
 mod monitor;
+mod nc;
 mod reboot;
 mod rescind;
 mod revocation;
@@ -33,6 +34,7 @@ pub(super) const SCENARIOS: &[&[Scenario]] = &[
     first_light::SCENARIOS,
     balloon::SCENARIOS,
     sockets::SCENARIOS,
+    nc::SCENARIOS,
     versions::SCENARIOS,
     rescind::SCENARIOS,
     monitor::SCENARIOS,
