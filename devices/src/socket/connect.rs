@@ -94,13 +94,13 @@ impl VmConnect {
     }
 
     /// The stream, if it has come about by now.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     pub(super) fn try_wait(&mut self) -> io::Result<Option<VmStream>> {
         self.wait_until(Some(Instant::now()))
     }
 
     /// What shows the close, where [`descriptor`](Self::descriptor) does not.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     pub(super) fn closed(&self) -> Option<BorrowedFd<'_>> {
         match &self.way {
             Way::Kernel(connect) => Some(connect.bell.0.as_fd()),

@@ -78,13 +78,13 @@ impl VmListener {
     }
 
     /// One that waits now.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     pub(super) fn accept_now(&self) -> io::Result<(VmStream, VmSocketAddr)> {
         self.accept_by(false)
     }
 
     /// What shows the close, where the listener's own descriptor does not.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     pub(super) fn closed(&self) -> Option<BorrowedFd<'_>> {
         match &self.shared.way {
             Way::Kernel(listener) => Some(listener.bell.0.as_fd()),

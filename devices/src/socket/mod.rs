@@ -17,7 +17,7 @@ mod listener;
 mod place;
 mod sockets;
 mod stream;
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", not(loom)))]
 pub mod tokio;
 mod workers;
 

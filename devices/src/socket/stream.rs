@@ -36,7 +36,7 @@ impl VmStream {
         Self { way: Way::Bus(Arc::new(connection)) }
     }
 
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     pub(super) fn way(&self) -> &Way {
         &self.way
     }

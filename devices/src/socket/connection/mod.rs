@@ -7,7 +7,7 @@ mod inbound;
 mod outbound;
 mod readiness;
 mod reading;
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", not(loom)))]
 mod runtime;
 mod side;
 mod timeout;
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use vmbus_channels::{Channel, Waker};
 
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", not(loom)))]
 pub(super) use self::runtime::Watch;
 
 use self::inbound::Inbound;
@@ -48,7 +48,7 @@ const RESET_TOLD: u32 = 1 << 4;
 /// It waits to be accepted.
 const UNACCEPTED: u32 = 1 << 5;
 /// A runtime watches it.
-#[cfg(feature = "tokio")]
+#[cfg(all(feature = "tokio", not(loom)))]
 const WATCHED: u32 = 1 << 6;
 /// Its end is never said.
 const RESET: u32 = 1 << 7;
@@ -68,7 +68,7 @@ pub(super) struct Connection {
     /// Once somebody asked for a descriptor.
     readiness: OnceLock<Option<Readiness>>,
     /// Once a runtime has watched it.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     sides: OnceLock<runtime::Sides>,
     /// The local name, which is nobody else's until the connection is over.
     name: Mutex<Option<LocalName>>,
@@ -100,7 +100,7 @@ enum Who {
     /// A thread, which waits unless it is told not to.
     Thread,
     /// A runtime, which never waits, and hears of what comes by descriptors.
-    #[cfg(feature = "tokio")]
+    #[cfg(all(feature = "tokio", not(loom)))]
     Runtime,
 }
 
@@ -121,7 +121,7 @@ impl Connection {
             read_timeout: Timeout::default(),
             write_timeout: Timeout::default(),
             readiness: OnceLock::new(),
-            #[cfg(feature = "tokio")]
+            #[cfg(all(feature = "tokio", not(loom)))]
             sides: OnceLock::new(),
             name: Mutex::new(None),
             linger,

@@ -77,7 +77,7 @@ impl Connection {
                 Err(error) => break Err(error),
             }
         };
-        #[cfg(feature = "tokio")]
+        #[cfg(all(feature = "tokio", not(loom)))]
         self.show_runtime_writing(who);
         drop(outbound);
         outcome
@@ -85,7 +85,7 @@ impl Connection {
 
     /// Gets ready for the sleep of an event loop; `true`: there is room already, or nobody needs any.
     fn ask_for_room(&self, who: Who, outbound: &mut outbound::Outbound, bytes: &Bytes<'_>) -> io::Result<bool> {
-        #[cfg(feature = "tokio")]
+        #[cfg(all(feature = "tokio", not(loom)))]
         if who == Who::Runtime {
             return self.ask_for_room_by_runtime(outbound, bytes);
         }
