@@ -62,6 +62,12 @@ impl Gpadls {
         }
     }
 
+    /// Whether a number is of the past: it was given, and what it named is forgotten. (Until they begin anew, a host may say
+    /// any of those.)
+    fn is_past(&self, id: GpadlId) -> bool {
+        (1..self.next).contains(&id.0) && !self.known.contains_key(&id)
+    }
+
     pub(super) fn get(&self, id: GpadlId) -> Option<&Gpadl> {
         self.known.get(&id)
     }
@@ -215,6 +221,12 @@ impl Core {
 
     /// The host has let go of a GPADL.
     pub(super) fn on_gpadl_torn_down(&mut self, id: GpadlId, out: &mut Vec<Action>) {
+        if self.gpadls.is_past(id) {
+            // Behind a rescind the memory is freed without waiting for this.
+            self.counters.stale_answers += 1;
+            note!(self, "GPADL {} torn down, which was forgotten before", id.0);
+            return;
+        }
         let relid =
             self.gpadls.get(id).and_then(|gpadl| self.table.get(gpadl.channel)).map_or(0, |found| found.relid());
         let Some((channel, _)) = self.awaited(relid, id, Phase::TearingDown) else { return };

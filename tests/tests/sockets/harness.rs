@@ -35,8 +35,9 @@ impl Harness {
     /// Runs a test if it is wanted, on a thread of its own. `Err` is why it can't run here.
     pub(crate) fn run(&mut self, family: &str, test: &str, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
         let name = format!("{family}::{test}");
-        let is_of =
-            |of: &String| family.strip_prefix(of.as_str()).is_some_and(|it| it.is_empty() || it.starts_with('-'));
+        let is_of = |of: &String| {
+            family.strip_prefix(of.as_str()).is_some_and(|it| it.is_empty() || it.starts_with(['-', ':']))
+        };
         if !self.families.is_empty() && !self.families.iter().any(is_of) {
             return;
         }
