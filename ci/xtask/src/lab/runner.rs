@@ -252,7 +252,8 @@ fn tell(nursery: &Nursery, outcome: &Outcome, again: bool) {
     match &outcome.failure {
         None => nursery.progress.say(format!("{}: passed in {:.1} s", outcome.name, seconds.as_secs_f64())),
         Some(failure) => {
-            let whose = if failure.emulator { " (the emulator's doing or a known race of the kernel's, it seems)" } else { "" };
+            let whose =
+                if failure.emulator { " (the emulator's doing or a known race of the kernel's, it seems)" } else { "" };
             let next = if again { "; playing it once more on a fresh boot" } else { "" };
             nursery.progress.say(format!("{}: FAILED{whose}: {}{next}", outcome.name, failure.why));
             for complaint in &failure.complaints {
