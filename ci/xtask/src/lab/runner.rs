@@ -63,7 +63,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Failure {
     /// What was wrong, with its causes.
     pub(crate) why: String,
-    /// It looks like the emulator's doing, not the driver's.
+    /// It looks like the emulator's doing, or like a known race of the kernel's own, and not like the driver's.
     pub(crate) emulator: bool,
     /// What the guest's kernel complained of meanwhile.
     pub(crate) complaints: Vec<Complaint>,
